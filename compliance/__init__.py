@@ -1,0 +1,1 @@
+"""The proof: a run record in, evidence out."""

@@ -1,0 +1,1 @@
+"""Kinds of Dask clusters: one kind, one file."""

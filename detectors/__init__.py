@@ -1,0 +1,1 @@
+"""The engine: a tree of sources in, a run record out."""

@@ -1,0 +1,358 @@
+"""
+What a detector is, and how all of them are found.
+
+A newcomer writes one file with one class:
+
+- `FileRule`: looks at one parsed file (`check`).
+- `TreeRule`: looks at the facts of all files (`check_tree`), gathered file by file by a `Facts` class.
+- `Tool`: a foreign program, run on a batch of files (`command`, `parse`).
+
+Rules that name the same `detector` form one `RuleGroup`, so that they share one read and one parse of each file.
+Classes are found by walking the modules of the entry-point group `detector_pool.detectors`; a module that cannot be
+imported stops the run, since fewer rules would look like a cleaner tree.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import hashlib
+import importlib
+import importlib.metadata
+import inspect
+import pkgutil
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from detectors.errors import DetectorBroken, UnknownDetector
+from detectors.model import Digest, FileReport, Finding, Language, Level, NotAnalysed, Region, Related, RuleRecord
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from detectors.parsing import ParsedFile
+    from detectors.sandbox import Completed
+
+__all__ = ["Detector", "Facts", "FileRule", "Registry", "Rule", "RuleGroup", "Tool", "TreeRule", "discover"]
+
+ENTRY_POINT_GROUP = "detector_pool.detectors"
+
+
+class Rule(abc.ABC):
+    """
+    What `FileRule` and `TreeRule` share; the docstring is the rule's documentation.
+
+    The docstring's first line says what is flagged; paragraphs begin with `Why:`, `Instead:`, `Not found:`,
+    `Source:`. `examples` are source texts; a line that must be reported ends in a comment `expect: <rule id>`.
+    """
+
+    id: ClassVar[str]
+    level: ClassVar[Level] = "warning"
+    detector: ClassVar[str]
+    """Name of the group that the rule belongs to, as `--detectors` takes it."""
+    languages: ClassVar[frozenset[Language]]
+    examples: ClassVar[tuple[str, ...]] = ()
+
+    def finding(
+        self, region: Region, message: str, *, level: Level | None = None, related: tuple[Related, ...] = ()
+    ) -> Finding:
+        """Make a finding of this rule at `region`."""
+        return Finding(self.id, level or self.level, message, region, related)
+
+    @classmethod
+    def record(cls) -> RuleRecord:
+        """Return the rule as reports describe it."""
+        text = inspect.cleandoc(cls.__doc__ or "")
+        summary = text.partition("\n")[0].strip()
+        return RuleRecord(cls.id, cls.level, summary, text)
+
+
+class FileRule(Rule):
+    """A rule that needs one file only. Instances keep no state between files."""
+
+    @abc.abstractmethod
+    def check(self, parsed: ParsedFile) -> Iterable[Finding]:
+        """Yield the findings of one parsed file."""
+
+
+class Facts(abc.ABC):
+    """What tree rules need to know of one file, cached with its findings."""
+
+    id: ClassVar[str]
+    detector: ClassVar[str]
+    languages: ClassVar[frozenset[Language]]
+
+    @abc.abstractmethod
+    def collect(self, parsed: ParsedFile) -> object:
+        """Return plain data that msgpack can hold: numbers, strings, lists, dicts."""
+
+
+class TreeRule(Rule):
+    """A rule over the whole tree."""
+
+    needs: ClassVar[tuple[str, ...]]
+    """Ids of `Facts`."""
+
+    @abc.abstractmethod
+    def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterable[tuple[str, Finding]]:
+        """
+        Yield `(report path, finding)` pairs.
+
+        Args:
+            facts: By fact id, then by report path in sorted order: what `Facts.collect` returned.
+        """
+
+
+class Detector(abc.ABC):
+    """A unit of selection, planning and caching: a `RuleGroup` or a `Tool`."""
+
+    name: str
+    version: str
+    languages: frozenset[Language]
+    needs: tuple[str, ...] = ()
+    """Names of detectors whose per-file stage must be finished before this one's reduce."""
+    roles: frozenset[str] = frozenset({"run"})
+    path_sensitive: bool = False
+    """Whether the same bytes under another path may give another result; then the path is in the cache key."""
+    complexity_score: float = 1.0
+    """Seconds a megabyte, as a start until there is a history."""
+
+    @abc.abstractmethod
+    def code_files(self) -> Iterable[Path]:
+        """Return every file whose bytes decide what the detector reports: own code, wrapped tool's files."""
+
+    @abc.abstractmethod
+    def rules(self) -> tuple[RuleRecord, ...]:
+        """Return what is known of the detector's rules beforehand (tools may report others too)."""
+
+    def config_digest(self) -> Digest:
+        """Return the digest of the configuration that decides what is reported."""
+        return _digest(b"")
+
+    def missing(self) -> str | None:
+        """Return how to install what is missing, or `None` if the detector can run here."""
+        return None
+
+
+class RuleGroup(Detector):
+    """All rules that carry one detector name: one read and one parse a file for all of them."""
+
+    def __init__(
+        self,
+        name: str,
+        file_rules: Sequence[FileRule],
+        tree_rules: Sequence[TreeRule],
+        facts: Sequence[Facts],
+    ) -> None:
+        self.name = name
+        self.version = importlib.metadata.version("enterprise-detector-pool")
+        self.file_rules, self.tree_rules, self.facts = tuple(file_rules), tuple(tree_rules), tuple(facts)
+        everything: list[FileRule | TreeRule | Facts] = [*file_rules, *tree_rules, *facts]
+        self.languages = frozenset[Language]().union(*(item.languages for item in everything))
+        self._classes = tuple(type(item) for item in everything)
+        self.complexity_score = 0.5
+
+    def check_file(self, parsed: ParsedFile) -> FileReport:
+        """Run every file rule and fact collector that knows the file's language."""
+        import msgspec
+
+        found = [
+            finding for rule in self.file_rules if parsed.language in rule.languages for finding in rule.check(parsed)
+        ]
+        facts = {
+            fact.id: msgspec.msgpack.encode(fact.collect(parsed))
+            for fact in self.facts
+            if parsed.language in fact.languages
+        }
+        return FileReport(tuple(found), facts, parsed.understood)
+
+    def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
+        """Run every tree rule; see `TreeRule.check_tree`."""
+        for rule in self.tree_rules:
+            yield from rule.check_tree({need: facts.get(need, {}) for need in rule.needs})
+
+    def code_files(self) -> Iterable[Path]:
+        """Return the rules' modules, all modules of the packages they stand in, and the engine's parsing."""
+        modules = {cls.__module__ for cls in self._classes}
+        files = {Path(inspect.getfile(sys.modules[module])) for module in modules}
+        # A rule may lean on a neighbour that holds no rule (shared vocabulary), so its whole package counts.
+        files |= {file for known in tuple(files) for file in known.parent.glob("*.py") if known.parent.name != "site-packages"}
+        here = Path(__file__).parent
+        files |= set(here.glob("*parsing.py")) | {here / "detector.py", here / "model.py", here / "findings.py"}
+        for distribution in ("tree-sitter", "tree-sitter-c", "tree-sitter-cpp"):
+            files |= set(distribution_files(distribution, suffixes=(".so",)))
+        return sorted(files)
+
+    def rules(self) -> tuple[RuleRecord, ...]:
+        """Return the records of all rules, by id."""
+        return tuple(sorted((rule.record() for rule in (*self.file_rules, *self.tree_rules)), key=lambda r: r.id))
+
+
+class Tool(Detector):
+    """
+    A foreign program that analyses a batch of files in a shadow copy of the tree.
+
+    The program's working directory is a scratch folder that holds nothing but the files of the batch, under names
+    that are safe on any command line. Its exit code is never the verdict: `parse` must account for every file.
+    """
+
+    name: str
+    distribution: ClassVar[str]
+    """PyPI name; its version and files identify the tool."""
+    path_sensitive = True
+    limit_s: ClassVar[float] = 300.0
+    memory_bytes: ClassVar[int] = 4 << 30
+    files_per_batch: ClassVar[int] = 200
+    start_s: ClassVar[float] = 0.5
+    """Start-up of the program, for planning until there is a history."""
+
+    @functools.cached_property
+    def version(self) -> str:  # type: ignore[override]  # a value on other detectors, looked up once here
+        """Return the installed version, or `missing`."""
+        try:
+            return importlib.metadata.version(self.distribution)
+        except importlib.metadata.PackageNotFoundError:
+            return "missing"
+
+    @abc.abstractmethod
+    def command(self, files: Sequence[str]) -> list[str]:
+        """Return the argument list for `files` (relative to the working directory, safe names)."""
+
+    @abc.abstractmethod
+    def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
+        """
+        Read the program's output.
+
+        Args:
+            completed: Exit code, standard output and error.
+            sources: What was asked: safe name to the file's bytes (to find suppression markers and columns).
+
+        Returns:
+            One entry for each key of `sources`; one that is missing becomes *not analysed* (`not-reported`).
+            `NotAnalysed.path` and `.detector` may be left empty here; the caller fills them in.
+
+        Raises:
+            ToolCrashed, ToolOutputInvalid: The batch is halved and run again.
+        """
+
+    def code_files(self) -> Iterable[Path]:
+        """Return the wrapper's module, the sandbox, and every file of the tool's distribution."""
+        here = Path(__file__).parent
+        files = {Path(inspect.getfile(type(self))), here / "sandbox.py", here / "detector.py", here / "model.py"}
+        return sorted(files | set(distribution_files(self.distribution)))
+
+    def rules(self) -> tuple[RuleRecord, ...]:
+        """Return nothing: a tool's rules are known once it reports them."""
+        return ()
+
+    def missing(self) -> str | None:
+        """Return how to install the tool, or `None`."""
+        return None if self.version != "missing" else f"install it with: pip install {self.distribution}"
+
+
+class Registry:
+    """The detectors of a run, by name, in sorted order."""
+
+    def __init__(self, detectors: Iterable[Detector]) -> None:
+        self._detectors = {detector.name: detector for detector in sorted(detectors, key=lambda d: d.name)}
+
+    def __iter__(self) -> Iterator[Detector]:
+        return iter(self._detectors.values())
+
+    def __len__(self) -> int:
+        return len(self._detectors)
+
+    def __getitem__(self, name: str) -> Detector:
+        """Return the detector called `name`; raises UnknownDetector with the nearest name."""
+        try:
+            return self._detectors[name]
+        except KeyError:
+            import difflib
+
+            near = difflib.get_close_matches(name, self._detectors, n=1, cutoff=0.4)
+            raise UnknownDetector(name, near[0] if near else None) from None
+
+    def select(self, names: Iterable[str] | None) -> Registry:
+        """Return the named detectors only (all for `None`); raises UnknownDetector."""
+        return self if names is None else Registry({name: self[name] for name in names}.values())
+
+
+@functools.cache
+def discover() -> Registry:
+    """
+    Find every detector that is installed.
+
+    Raises:
+        DetectorBroken: A module cannot be imported, or two classes carry one id.
+    """
+    classes = [cls for module in _modules() for cls in _classes_of(module)]
+    tools = [cls() for cls in classes if issubclass(cls, Tool)]
+    groups: dict[str, tuple[list[FileRule], list[TreeRule], list[Facts]]] = {}
+    seen: dict[str, type] = {}
+    for cls in classes:
+        if issubclass(cls, Tool):
+            continue
+        if cls.id in seen:
+            raise DetectorBroken(cls.__module__, f"id {cls.id!r} is already taken by {seen[cls.id].__module__}")
+        seen[cls.id] = cls
+        file_rules, tree_rules, facts = groups.setdefault(cls.detector, ([], [], []))
+        if issubclass(cls, FileRule):
+            file_rules.append(cls())
+        elif issubclass(cls, TreeRule):
+            tree_rules.append(cls())
+        elif issubclass(cls, Facts):
+            facts.append(cls())
+    detectors: list[Detector] = [*tools, *(RuleGroup(name, *parts) for name, parts in groups.items())]
+    names = [detector.name for detector in detectors]
+    if len(names) != len(set(names)):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise DetectorBroken(twice, "two detectors carry this name")
+    return Registry(detectors)
+
+
+def distribution_files(distribution: str, suffixes: tuple[str, ...] | None = None) -> list[Path]:
+    """Return the installed code files of a distribution (no byte code); empty when it is not installed."""
+    try:
+        files = importlib.metadata.distribution(distribution).files or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    kept = [
+        file
+        for file in files
+        if "__pycache__" not in file.parts and not any(part.endswith(".dist-info") for part in file.parts)
+        and (suffixes is None or file.name.endswith(suffixes))
+    ]
+    return [Path(str(file.locate())) for file in kept]
+
+
+def _modules() -> Iterator[ModuleType]:
+    for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda e: (e.name, e.value)):
+        module = _import(entry.module)
+        yield module
+        # Only the part of the walk below the named package; a plain module has no `__path__`.
+        for info in pkgutil.iter_modules(getattr(module, "__path__", []), f"{module.__name__}."):
+            yield _import(info.name)
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except Exception as problem:  # whatever a third party's module raises, the name must be told
+        raise DetectorBroken(name, f"{type(problem).__name__}: {problem}") from problem
+
+
+def _classes_of(module: ModuleType) -> Iterator[type[Any]]:
+    for cls in vars(module).values():
+        if (
+            inspect.isclass(cls)
+            and issubclass(cls, (Rule, Facts, Tool))
+            and not inspect.isabstract(cls)
+            and cls.__module__ == module.__name__
+        ):
+            yield cls
+
+
+def _digest(data: bytes) -> Digest:
+    return Digest("sha256:" + hashlib.sha256(data).hexdigest())

@@ -1,0 +1,267 @@
+"""
+The frozen data that moves between the engine's modules, its workers and the evidence.
+
+Everything is a `msgspec.Struct`: immutable, hashable, picklable for Dask, and encoded as msgpack for the cache
+and JSON for evidence without code of ours. Paths are *report paths*: relative to the scanned root, with `/`, never
+Unicode-normalised; bytes that are not UTF-8 are percent-encoded, and then `%` is `%25`; with several roots the
+label of the root stands before.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NewType
+
+import msgspec
+
+__all__ = [
+    "Analysed",
+    "BatchRecord",
+    "DetectorRecord",
+    "Digest",
+    "Excluded",
+    "FileReport",
+    "Finding",
+    "Language",
+    "Level",
+    "LocatedFinding",
+    "NotAnalysed",
+    "Outcome",
+    "Reason",
+    "Region",
+    "Related",
+    "Root",
+    "RuleRecord",
+    "RunRecord",
+    "SourceFile",
+    "Suppression",
+    "UnitRecord",
+]
+
+Digest = NewType("Digest", str)
+"""`sha256:` and 64 lower-case hexadecimal digits."""
+
+Language = Literal["c", "cpp", "python", "text", "binary"]
+"""What a file is taken for, by suffix and first line. `text` is any other decodable file, `binary` the rest."""
+
+Level = Literal["error", "warning", "note"]
+"""SARIF 2.1.0 §3.27.10 `level`, without `none`."""
+
+Reason = Literal[
+    "changed",
+    "crashed",
+    "not-reported",
+    "parse-error",
+    "special-file",
+    "symlink",
+    "timed-out",
+    "too-large",
+    "tool-missing",
+    "unreadable",
+    "vanished",
+]
+"""Why a file has no result. Closed, so that a report can count every case."""
+
+
+class Region(msgspec.Struct, frozen=True, order=True):
+    """Where in a file: lines and columns from 1, columns in Unicode code points, the end column exclusive."""
+
+    start_line: int
+    start_column: int = 1
+    end_line: int = 0
+    """0 where the detector names no end."""
+    end_column: int = 0
+
+
+class Related(msgspec.Struct, frozen=True, order=True):
+    """Another place that explains a finding, such as the next function of a cycle."""
+
+    path: str
+    """Report path; empty for the file of the finding itself."""
+    line: int
+    message: str
+
+
+class Suppression(msgspec.Struct, frozen=True):
+    """A marker in the source that asked for silence (SARIF §3.35 `suppression`, kind `inSource`)."""
+
+    marker: str
+    """The marker as written, such as `# nosec B602`."""
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What a detector says of one place in a file (SARIF *result*); it does not know the file's path."""
+
+    rule: str
+    """Such as `P10-R1-goto` or `ruff/F401`."""
+    level: Level
+    message: str
+    region: Region
+    related: tuple[Related, ...] = ()
+    suppression: Suppression | None = None
+    context: str = ""
+    """The finding's first line with white space folded; filled in by `findings.with_context`, hashed by `settle`."""
+
+
+class FileReport(msgspec.Struct, frozen=True):
+    """What one detector found in one file."""
+
+    findings: tuple[Finding, ...] = ()
+    facts: dict[str, bytes] = {}
+    """Msgpack by fact name, for rules over the whole tree. Treated as immutable."""
+    understood: float = 1.0
+    """Share of the file's bytes outside of syntax errors, 0 to 1."""
+
+
+class Root(msgspec.Struct, frozen=True):
+    """One scanned folder (or single file's folder)."""
+
+    label: str
+    """Stands before each path of this root when there are several; else empty."""
+    path: str
+    """Absolute path on the machine of the run."""
+
+
+class SourceFile(msgspec.Struct, frozen=True):
+    """One regular file of the snapshot."""
+
+    path: str
+    raw: bytes
+    """Path below the root as the file system's bytes: what is opened."""
+    root: int
+    """Index into the snapshot's roots."""
+    size_bytes: int
+    mtime_ns: int
+    inode: int
+    digest: Digest
+    language: Language
+
+
+class Excluded(msgspec.Struct, frozen=True, order=True):
+    """Something in the tree that scope rules keep out; evidence, never silence."""
+
+    path: str
+    by: str
+    """The rule, such as `.gitignore:3: *.o` or `--exclude third_party`."""
+    files: int = 1
+    """Regular files that it hides; more than 1 for a folder."""
+
+
+class Analysed(msgspec.Struct, frozen=True, tag="analysed"):
+    """A detector's answer for one file."""
+
+    path: str
+    detector: str
+    report: FileReport
+    seconds: float
+    worker: str = ""
+
+
+class NotAnalysed(msgspec.Struct, frozen=True, tag="not-analysed", order=True):
+    """A detector gave no answer for this file; it is never counted as clean."""
+
+    path: str
+    detector: str
+    """Empty where the file cannot be read at all, so that no detector could."""
+    reason: Reason
+    detail: str = ""
+
+
+Outcome = Analysed | NotAnalysed
+"""Consumers `match` and end in `assert_never`."""
+
+
+class LocatedFinding(msgspec.Struct, frozen=True):
+    """A finding with its file, identity and baseline state: what reports show."""
+
+    path: str
+    detector: str
+    finding: Finding
+    fingerprint: str
+    """Survives moved and reindented lines; see `findings.settle`."""
+    baseline: Literal["none", "new", "unchanged"] = "none"
+
+    @property
+    def suppressed(self) -> bool:
+        """Whether a marker in the source asked for silence; the gate does not count it, the reports show it."""
+        return self.finding.suppression is not None
+
+
+class RuleRecord(msgspec.Struct, frozen=True):
+    """What a report says of a rule (SARIF §3.49 `reportingDescriptor`)."""
+
+    id: str
+    level: Level
+    summary: str
+    help: str
+    """Markdown: why, what instead, what is not found, source."""
+
+
+class DetectorRecord(msgspec.Struct, frozen=True):
+    """Which detector ran: enough to run the same again."""
+
+    name: str
+    version: str
+    code_digest: Digest
+    """Over the detector's own code, the engine's parsing, and the wrapped tool's files."""
+    config_digest: Digest
+    languages: tuple[str, ...]
+    rules: tuple[RuleRecord, ...] = ()
+
+
+class BatchRecord(msgspec.Struct, frozen=True):
+    """One batch as it ran, for the timeline."""
+
+    name: str
+    """Such as `bandit-3f2a`: the detector first, so that dashboards group by it."""
+    worker: str
+    start_s: float
+    """Since the start of the run."""
+    seconds: float
+    predicted_s: float
+    files: int
+
+
+class UnitRecord(msgspec.Struct, frozen=True, order=True):
+    """One planned (file, detector) pair and what became of it."""
+
+    path: str
+    detector: str
+    state: Literal["executed", "cached", "not-analysed"]
+    run_id: str
+    """The run that computed the result: this one, or the one that the cache remembers."""
+
+
+class RunRecord(msgspec.Struct, frozen=True):
+    """Everything that one scan did and found: the engine's only output, and all that evidence is made from."""
+
+    run_id: str
+    version: str
+    """Of this project."""
+    started: str
+    """RFC 3339, UTC."""
+    seconds: float
+    command: tuple[str, ...]
+    """The options that shape the result; never secrets."""
+    platform: dict[str, str]
+    workers: int
+    cluster: str
+    """`inline`, `local` or the scheduler's address."""
+    roots: tuple[Root, ...]
+    files: tuple[SourceFile, ...]
+    excluded: tuple[Excluded, ...]
+    detectors: tuple[DetectorRecord, ...]
+    units: tuple[UnitRecord, ...]
+    batches: tuple[BatchRecord, ...]
+    findings: tuple[LocatedFinding, ...]
+    """In the total order of INTERFACE: path, line, column, rule, detector, message, fingerprint."""
+    not_analysed: tuple[NotAnalysed, ...]
+    absent: tuple[dict[str, object], ...]
+    """Findings of the baseline that this run has not, as the baseline wrote them."""
+    planned: int
+    executed: int
+    cached: int
+    whole: bool
+    """Every planned unit has exactly one outcome and the run was not interrupted."""
+    problems: tuple[str, ...]
+    """Why the run is not whole, and warnings worth keeping (a cache set aside)."""
+    findings_digest: Digest

@@ -1,0 +1,125 @@
+"""
+Bytes to a `ParsedFile`, once a file: decoding, positions, and the parse of the file's language.
+
+`parse` picks the language's class; `c_parsing` and `python_parsing` hold what is particular to each. Whatever the
+bytes are, `parse` returns or raises `Unparsable`; it never runs or imports anything of the scanned tree.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import io
+import re
+import tokenize
+from collections.abc import Sequence
+
+from detectors.model import Language, Reason, Region
+
+__all__ = ["ParsedFile", "Unparsable", "decode", "looks_binary", "parse"]
+
+MAX_PARSE_BYTES = 64 << 20
+"""Larger files become *not analysed*: tree-sitter needs some ten times the file in memory."""
+
+
+class Unparsable(Exception):  # noqa: N818  # an answer about the file, not a failure of ours
+    """The file cannot be parsed; becomes a `NotAnalysed` with this reason."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+class ParsedFile:
+    """One decoded file. Subclasses add the syntax tree of their language, made on first use."""
+
+    def __init__(self, data: bytes, language: Language, name: str = "") -> None:
+        self.data = data
+        self.language = language
+        self.name = name
+        """Base name, for rules that treat headers apart; never the whole path, so that results can be shared."""
+        self.text = decode(data, language)
+
+    @functools.cached_property
+    def source(self) -> bytes:
+        """The text as UTF-8: what syntax trees and byte offsets refer to."""
+        return self.text.encode("utf-8", "surrogatepass")
+
+    @functools.cached_property
+    def line_starts(self) -> Sequence[int]:
+        """Offset in `source` of each line's first byte; lines end at `\\n` only, as compilers and editors count."""
+        return [0, *(match.end() for match in re.finditer(rb"\n", self.source))]
+
+    @property
+    def understood(self) -> float:
+        """Share of the bytes outside of syntax errors, 0 to 1."""
+        return 1.0
+
+    def line(self, number: int) -> str:
+        """Return the text of a line (from 1), without its end; empty when there is no such line."""
+        starts = self.line_starts
+        if not 1 <= number <= len(starts):
+            return ""
+        end = starts[number] if number < len(starts) else len(self.source)
+        return self.source[starts[number - 1] : end].decode("utf-8", "replace").rstrip("\r\n")
+
+    def region(self, start: int, end: int) -> Region:
+        """Return the region of the bytes `start` to `end` (exclusive) of `source`."""
+        return Region(*self._position(start), *self._position(end))
+
+    def _position(self, offset: int) -> tuple[int, int]:
+        line = bisect.bisect_right(self.line_starts, offset)
+        before = self.source[self.line_starts[line - 1] : offset]
+        return line, len(before.decode("utf-8", "replace")) + 1
+
+
+def parse(data: bytes, language: Language, name: str = "") -> ParsedFile:
+    """
+    Parse one file.
+
+    Args:
+        data: The file's bytes, at most `MAX_PARSE_BYTES`.
+        language: As the snapshot saw it.
+        name: Base name.
+
+    Raises:
+        Unparsable: Too large, or binary under a source file's name.
+    """
+    if len(data) > MAX_PARSE_BYTES:
+        raise Unparsable("too-large", f"{len(data)} bytes, at most {MAX_PARSE_BYTES} are parsed")
+    if looks_binary(data):
+        raise Unparsable("parse-error", "binary content under the name of a source file")
+    if language in ("c", "cpp"):
+        from detectors.c_parsing import CFile
+
+        return CFile(data, language, name)
+    if language == "python":
+        from detectors.python_parsing import PythonFile
+
+        return PythonFile(data, language, name)
+    return ParsedFile(data, language, name)
+
+
+def looks_binary(data: bytes) -> bool:
+    """Tell whether bytes are no text: a NUL in the first 8,000 (git's test), unless a UTF-16 or UTF-32 mark leads."""
+    return not data.startswith((b"\xff\xfe", b"\xfe\xff")) and b"\0" in data[:8000]
+
+
+def decode(data: bytes, language: Language) -> str:
+    """Decode by byte-order mark, Python's declared encoding (PEP 263), UTF-8, then Latin-1, which cannot fail."""
+    encodings = []
+    if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        encodings.append("utf-32")
+    elif data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encodings.append("utf-16")
+    elif language == "python":
+        try:
+            encodings.append(tokenize.detect_encoding(io.BytesIO(data).readline)[0])
+        except (SyntaxError, UnicodeDecodeError):
+            encodings.append("utf-8-sig")
+    for encoding in [*encodings, "utf-8-sig"]:
+        try:
+            return data.decode(encoding)
+        except (UnicodeDecodeError, LookupError):
+            continue
+    return data.decode("latin-1")

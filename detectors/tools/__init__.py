@@ -1,0 +1,1 @@
+"""Wrapped tools: command line and output parser of one foreign program, one file each."""

@@ -1,0 +1,1 @@
+"""Orchestration: what Prefect sees."""
