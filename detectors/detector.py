@@ -178,7 +178,9 @@ class RuleGroup(Detector):
         modules = {cls.__module__ for cls in self._classes}
         files = {Path(inspect.getfile(sys.modules[module])) for module in modules}
         # A rule may lean on a neighbour that holds no rule (shared vocabulary), so its whole package counts.
-        files |= {file for known in tuple(files) for file in known.parent.glob("*.py") if known.parent.name != "site-packages"}
+        files |= {
+            file for known in tuple(files) for file in known.parent.glob("*.py") if known.parent.name != "site-packages"
+        }
         here = Path(__file__).parent
         files |= set(here.glob("*parsing.py")) | {here / "detector.py", here / "model.py", here / "findings.py"}
         for distribution in ("tree-sitter", "tree-sitter-c", "tree-sitter-cpp"):
@@ -321,7 +323,8 @@ def distribution_files(distribution: str, suffixes: tuple[str, ...] | None = Non
     kept = [
         file
         for file in files
-        if "__pycache__" not in file.parts and not any(part.endswith(".dist-info") for part in file.parts)
+        if "__pycache__" not in file.parts
+        and not any(part.endswith(".dist-info") for part in file.parts)
         and (suffixes is None or file.name.endswith(suffixes))
     ]
     return [Path(str(file.locate())) for file in kept]

@@ -131,7 +131,9 @@ class ToolCrashed(ToolError):
         self.tool, self.exit_code_seen, self.diagnostics = tool, exit_code_seen, diagnostics
 
     def __str__(self) -> str:
-        how = f"by signal {-self.exit_code_seen}" if self.exit_code_seen < 0 else f"with exit code {self.exit_code_seen}"
+        how = (
+            f"by signal {-self.exit_code_seen}" if self.exit_code_seen < 0 else f"with exit code {self.exit_code_seen}"
+        )
         return f"{self.tool} ended {how}: {self.diagnostics.strip()[-400:]}"
 
 

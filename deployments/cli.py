@@ -1,0 +1,488 @@
+"""
+`detector-pool`: arguments, progress, exit codes; the only file that prints.
+
+Results go to standard output, progress and messages to standard error. Whatever comes from the scanned tree has its
+control characters escaped before it reaches a terminal.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from detectors.errors import DetectorPoolError, UsageError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from deployments.settings import Settings
+    from detectors.model import RunRecord
+    from detectors.ports import Progress
+    from detectors.scan import ScanOptions
+
+__all__ = ["app", "main"]
+
+CLEAN, FINDINGS, USAGE, INTERNAL, NOT_WHOLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+FORMATS = ("text", "json", "sarif", "github", "gitlab")
+LEVELS = ("error", "warning", "note", "never")
+SHOWN_NOT_ANALYSED = 20
+
+app = typer.Typer(
+    name="detector-pool",
+    help="Static analysis as a build: many detectors, only what changed, findings and evidence that can be verified.",
+    epilog="Example: detector-pool scan src --fail-on warning",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+run_app = typer.Typer(
+    help="The same through Prefect flows; without PREFECT_API_URL a server is brought up on loopback.",
+    no_args_is_help=True,
+)
+detectors_app = typer.Typer(help="What is registered.", no_args_is_help=True)
+evidence_app = typer.Typer(help="Evidence folders.", no_args_is_help=True)
+app.add_typer(run_app, name="run")
+app.add_typer(detectors_app, name="detectors")
+app.add_typer(evidence_app, name="evidence")
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
+
+
+def _choice(value: str, allowed: tuple[str, ...], option: str) -> str:
+    if value not in allowed:
+        raise UsageError(f"{option} takes one of {', '.join(allowed)}, not {value!r}")
+    return value
+
+
+@run_app.command("scan", epilog="Example: detector-pool run scan src --evidence evidence/tonight --fail-on never")
+@app.command(
+    "scan", epilog="Example: detector-pool scan src --detectors ruff,power-of-ten-c --format sarif -o out.sarif"
+)
+def scan_command(  # noqa: PLR0917  # one parameter an option is how typer declares them
+    context: typer.Context,
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders or files.", show_default=False)],
+    detectors: Annotated[
+        list[str] | None, typer.Option(help="Names, with commas or repeated; all when absent.")
+    ] = None,
+    cluster: Annotated[
+        str | None, typer.Option(help="inline, local or a scheduler's address; chosen when absent.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="How many at once; the processors when absent.")] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of the cache.")] = None,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Take no stored answer.")] = False,
+    verify_cache: Annotated[
+        float, typer.Option(help="Share of stored answers, 0 to 1, computed again and compared.")
+    ] = 0,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Output of an earlier `scan --json`; its findings do not count.")
+    ] = None,
+    evidence: Annotated[Path | None, typer.Option(help="New folder for the signed evidence.")] = None,
+    format_: Annotated[str, typer.Option("--format", help="text, json, sarif, github or gitlab.")] = "text",
+    json: Json = False,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the result.")] = None,
+    fail_on: Annotated[str, typer.Option(help="Exit with 1 from this level: error, warning, note or never.")] = "error",
+    require_complete: Annotated[
+        bool, typer.Option("--require-complete", help="Exit with 4 if a file was not analysed.")
+    ] = False,
+    no_ignore: Annotated[bool, typer.Option("--no-ignore", help="Scan what .gitignore hides, too.")] = False,
+    include: Annotated[
+        list[str] | None, typer.Option(help="Only files that match this gitignore-style pattern.")
+    ] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="No files that match this gitignore-style pattern.")] = None,
+    passphrase_file: Annotated[Path | None, typer.Option(help="File with the signing key's passphrase.")] = None,
+) -> None:
+    """
+    Scan source trees with every detector; only what changed since the last run is analysed again.
+
+    Exit codes: 0 clean, 1 findings at or over --fail-on, 2 usage, 3 internal failure, 4 not whole, 130 interrupted.
+    """
+    from deployments.settings import Settings
+    from detectors.scan import ScanOptions
+
+    shape = "json" if json else _choice(format_, FORMATS, "--format")
+    _choice(fail_on, LEVELS, "--fail-on")
+    settings = Settings.read(cache, passphrase_file)
+    names = tuple(name for given in detectors for name in given.split(",") if name) if detectors is not None else None
+    options = ScanOptions(
+        paths=tuple(paths), detectors=names, cluster=cluster, workers=workers, cache=settings.cache,
+        use_cache=not no_cache, verify_cache=verify_cache, baseline=baseline, include=tuple(include or ()),
+        exclude=tuple(exclude or ()), ignore=not no_ignore,
+    )  # fmt: skip
+    if evidence is not None:
+        _refuse_existing(evidence)
+    through_prefect = context.parent is not None and context.parent.info_name == "run"
+    with _progress() as progress:
+        run = (_by_flow if through_prefect else _straight)(options, evidence, settings, progress)
+    _write(_rendered(run, shape, lines=not through_prefect), output)
+    if shape == "text" and evidence is not None:
+        _say(f"report: {evidence / 'report.html'}")
+        _say(f"verify: detector-pool evidence verify {evidence}")
+    raise typer.Exit(_exit_code(run, fail_on, require_complete))
+
+
+@detectors_app.command("list", epilog="Example: detector-pool detectors list --json")
+def detectors_list(json: Json = False) -> None:
+    """List every detector: version, languages, needs, roles, rules."""
+    shown = [_detector(detector) for detector in _registry()]
+    if json:
+        _write_json({"detectors": shown})
+        return
+    rows = [
+        (
+            entry["name"],
+            entry["version"],
+            " ".join(entry["languages"]),
+            str(len(entry["rules"])) if entry["rules"] else "the tool's own",
+            entry["missing"] or "ready",
+        )
+        for entry in shown
+    ]
+    _print_table(("detector", "version", "languages", "rules", "state"), rows)
+
+
+@detectors_app.command("show", epilog="Example: detector-pool detectors show P10-R1")
+def detectors_show(
+    name: Annotated[str, typer.Argument(help="A detector, a rule, or the beginning of rule ids.")], json: Json = False
+) -> None:
+    """Show a detector or the documentation of rules."""
+    registry = _registry()
+    rules = [rule for detector in registry for rule in detector.rules() if _names_rule(name, rule.id)]
+    if rules:
+        if json:
+            _write_json(
+                {"rules": [{"id": r.id, "level": r.level, "summary": r.summary, "help": r.help} for r in rules]}
+            )
+        else:
+            _write("\n\n".join(f"{rule.id} ({rule.level})\n\n{rule.help}" for rule in rules).encode() + b"\n", None)
+        return
+    entry = _detector(registry[name])
+    if json:
+        _write_json(entry)
+        return
+    _write("\n".join(_described(entry)).encode() + b"\n", None)
+
+
+@evidence_app.command(
+    "verify", epilog="Example: detector-pool evidence verify evidence/tonight --public-key auditor.pem"
+)
+def evidence_verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The evidence folder.")],
+    public_key: Annotated[Path | None, typer.Option(help="The key that you trust, kept elsewhere (PEM).")] = None,
+    json: Json = False,
+) -> None:
+    """Check every file of an evidence folder against its signed manifest; exits 1 and names what does not hold."""
+    from compliance.evidence import verify
+
+    verdict = verify(folder, public_key)
+    if json:
+        _write_json(
+            {
+                "ok": verdict.ok,
+                "anchored": verdict.anchored,
+                "checked": [{"file": c.file, "ok": c.ok, "problem": c.problem} for c in verdict.checked],
+            }
+        )
+    else:
+        for check in verdict.checked:
+            _say_out(f"{'ok  ' if check.ok else 'FAIL'} {check.file}" + (f": {check.problem}" if check.problem else ""))
+        trust = (
+            "signed by the key that you gave"
+            if verdict.anchored
+            else "self-consistent; give --public-key to check whose signature it is"
+        )
+        _say_out(f"evidence verified: {trust}" if verdict.ok else "evidence does NOT verify")
+    raise typer.Exit(CLEAN if verdict.ok else FINDINGS)
+
+
+@app.command("doctor", epilog="Example: detector-pool doctor --json")
+def doctor(json: Json = False) -> None:
+    """Tell what is missing or misconfigured, and what to do; exits 1 if anything is."""
+    from deployments.doctor import examine
+    from deployments.settings import Settings
+
+    checks = examine(Settings.read())
+    if json:
+        _write_json({"ok": all(check.ok for check in checks), "checks": [check.shown() for check in checks]})
+    else:
+        rows = [("ok" if check.ok else "MEND", check.what, check.seen, check.mend) for check in checks]
+        _print_table(("", "what", "seen", "what to do"), rows)
+    raise typer.Exit(CLEAN if all(check.ok for check in checks) else FINDINGS)
+
+
+@app.callback(invoke_without_command=True)
+def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    """Static analysis as a build: many detectors, only what changed, findings and evidence that can be verified."""
+    if version:
+        import importlib.metadata
+
+        _say_out(f"detector-pool {importlib.metadata.version('enterprise-detector-pool')}")
+        raise typer.Exit
+
+
+def main(arguments: list[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    sys.exit(_main(sys.argv[1:] if arguments is None else arguments))
+
+
+def _main(arguments: list[str]) -> int:
+    try:
+        code = app(args=arguments, prog_name="detector-pool", standalone_mode=False)
+    except BrokenPipeError:
+        # The reader has gone; Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLEAN
+    except (KeyboardInterrupt, typer.Abort):
+        told = "interrupted; what was finished is in the cache, and the next run goes on from there"
+        return _failed(arguments, told, INTERRUPTED)
+    except Exception as problem:
+        return _failed(arguments, *_told(problem))
+    return int(code or CLEAN)
+
+
+def _told(problem: Exception) -> tuple[str, int]:
+    """Return message and exit code of an error."""
+    if isinstance(problem, DetectorPoolError):
+        return str(problem), problem.exit_code
+    if hasattr(problem, "format_message"):  # typer's own usage errors
+        return f"{problem.format_message()} (see --help)", USAGE
+    import traceback
+
+    traceback.print_exception(problem)
+    return f"internal failure: {type(problem).__name__}: {problem}", INTERNAL
+
+
+def _failed(arguments: list[str], message: str, code: int) -> int:
+    if "--json" in arguments:
+        _write_json({"error": message, "exit_code": code})
+    _say(f"detector-pool: {message}")
+    return code
+
+
+def _interrupt(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _straight(options: ScanOptions, evidence: Path | None, settings: Settings, progress: Progress) -> RunRecord:
+    from detectors.scan import scan
+
+    run = scan(options, progress)
+    if evidence is not None:
+        _collect(run, evidence, settings)
+    return run
+
+
+def _by_flow(options: ScanOptions, evidence: Path | None, settings: Settings, progress: Progress) -> RunRecord:
+    from deployments.prefect_server import run_server
+
+    with run_server(settings.prefect):
+        from flows.scan import run_scan_flow
+
+        return run_scan_flow(
+            options, evidence=evidence, keys=settings.keys, passphrase=settings.passphrase, progress=progress
+        )
+
+
+def _collect(run: RunRecord, evidence: Path, settings: Settings) -> None:
+    from compliance.evidence import collect
+    from compliance.signing import SigningKey
+
+    collect(run, evidence, SigningKey.load_or_create(settings.keys, settings.passphrase))
+
+
+def _refuse_existing(folder: Path) -> None:
+    """Say so before the work, not after it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"--evidence {folder}: it exists and is not an empty folder; name a new one")
+
+
+def _exit_code(run: RunRecord, fail_on: str, require_complete: bool) -> int:
+    if not run.whole or (require_complete and run.not_analysed):
+        return NOT_WHOLE
+    if fail_on == "never":
+        return CLEAN
+    counted = LEVELS[: LEVELS.index(fail_on) + 1]
+    over = any(
+        item.finding.level in counted and not item.suppressed and item.baseline != "unchanged" for item in run.findings
+    )
+    return FINDINGS if over else CLEAN
+
+
+def _rendered(run: RunRecord, shape: str, *, lines: bool) -> bytes:
+    if shape == "text":
+        return _text(run, lines=lines)
+    import importlib
+
+    module = importlib.import_module(f"compliance.formats.{'scan_json' if shape == 'json' else shape}")
+    rendered: bytes = module.dumps(run)
+    return rendered
+
+
+def _text(run: RunRecord, *, lines: bool) -> bytes:
+    parts = []
+    if lines:
+        for item in run.findings:
+            region, mark = item.finding.region, " (suppressed)" if item.suppressed else ""
+            place = f"{item.path}:{region.start_line}:{region.start_column}"
+            parts.append(_plain(f"{place}: {item.finding.level}: {item.finding.message} [{item.finding.rule}]{mark}"))
+    counts: Counter[tuple[str, str, str]] = Counter()
+    muted: Counter[tuple[str, str, str]] = Counter()
+    for item in run.findings:
+        key = (item.detector, item.finding.rule, item.finding.level)
+        counts[key] += 1
+        muted[key] += item.suppressed
+    if counts:
+        rows = [(*map(_plain, key), str(counts[key]), str(muted[key] or "")) for key in sorted(counts)]
+        parts.append(_table(("detector", "rule", "level", "findings", "suppressed"), rows))
+    if run.not_analysed:
+        parts.append(f"not analysed ({len(run.not_analysed)}):")
+        for entry in run.not_analysed[:SHOWN_NOT_ANALYSED]:
+            who = f" by {entry.detector}" if entry.detector else ""
+            parts.append(_plain(f"  {entry.path}{who}: {entry.reason}" + (f": {entry.detail}" if entry.detail else "")))
+        if len(run.not_analysed) > SHOWN_NOT_ANALYSED:
+            parts.append(f"  … and {len(run.not_analysed) - SHOWN_NOT_ANALYSED} more (--json lists all)")
+    hidden = sum(entry.files for entry in run.excluded)
+    if hidden:
+        parts.append(f"out of scope: {hidden} files (--no-ignore scans what .gitignore hides)")
+    parts += [_plain(f"warning: {problem}") for problem in run.problems]
+    source = "all from the cache" if run.planned and run.cached == run.planned else f"{run.cached} from the cache"
+    parts.append(
+        f"{len(run.files)} files, {run.planned} units: {run.executed} executed, {source}; "
+        f"{len(run.findings)} findings in {run.seconds:.2f} s with {run.workers} workers ({run.cluster})"
+    )
+    parts.append(f"findings digest {run.findings_digest}")
+    if not run.whole:
+        parts.append("THIS RUN IS NOT WHOLE: see the warnings above")
+    return ("\n".join(parts) + "\n").encode("utf-8", "backslashreplace")
+
+
+def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    from io import StringIO
+
+    from rich.box import SIMPLE
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE, pad_edge=False)
+    for name in header:
+        numeric = name in {"findings", "suppressed"}
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    on_terminal = sys.stdout.isatty()
+    console = Console(file=StringIO(), width=None if on_terminal else 140, force_terminal=on_terminal, highlight=False)
+    console.print(table)
+    assert isinstance(console.file, StringIO), "the console was given a buffer"
+    return "\n".join(line.rstrip() for line in console.file.getvalue().strip("\n").splitlines())
+
+
+def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
+    _write(_table(header, rows).encode("utf-8", "backslashreplace") + b"\n", None)
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Progress]:
+    """Yield where progress is told: a bar on a terminal, else a line every few seconds, both on standard error."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+            task = bar.add_task("starting", total=None)
+
+            def show(stage: str, done: int, total: int) -> None:
+                bar.update(task, description=stage, completed=done, total=total)
+
+            yield show
+        return
+    last = [time.monotonic()]
+
+    def tell(stage: str, done: int, total: int) -> None:
+        if time.monotonic() - last[0] > 5:
+            last[0] = time.monotonic()
+            _say(f"{stage}: {done} of {total}")
+
+    yield tell
+
+
+def _registry() -> Any:
+    from detectors.detector import discover
+
+    return discover()
+
+
+def _names_rule(name: str, rule_id: str) -> bool:
+    """Tell whether `name` is the id, or its beginning up to a dash: `P10-R1` names no rule of `P10-R10`."""
+    return rule_id == name or rule_id.startswith(f"{name}-")
+
+
+def _detector(detector: Any) -> dict[str, Any]:
+    return {
+        "name": detector.name,
+        "version": detector.version,
+        "languages": sorted(detector.languages),
+        "needs": list(detector.needs),
+        "roles": sorted(detector.roles),
+        "rules": [rule.id for rule in detector.rules()],
+        "missing": detector.missing(),
+    }
+
+
+def _described(entry: dict[str, Any]) -> Iterator[str]:
+    yield f"{entry['name']} {entry['version']}"
+    for key in ("languages", "needs", "roles", "rules"):
+        yield f"{key}: {', '.join(entry[key]) or '-'}"
+    if entry["missing"]:
+        yield f"missing: {entry['missing']}"
+
+
+def _plain(text: str) -> str:
+    """Escape control characters: a file name must not drive the terminal."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _write(data: bytes, output: Path | None) -> None:
+    if output is not None:
+        try:
+            output.write_bytes(data)
+        except OSError as problem:
+            raise UsageError(f"--output {output} cannot be written: {problem.strerror}") from problem
+        return
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _write_json(value: object) -> None:
+    import msgspec
+
+    _write(msgspec.json.encode(value) + b"\n", None)
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(_plain(message) + "\n")
+
+
+def _say_out(message: str) -> None:
+    _write((_plain(message) + "\n").encode("utf-8", "backslashreplace"), None)
+
+
+if __name__ == "__main__":
+    main()

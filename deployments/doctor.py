@@ -1,0 +1,95 @@
+"""What this machine lacks, and what to do about it."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import shutil
+import stat
+import sys
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from deployments.settings import Settings
+
+__all__ = ["Check", "examine"]
+
+NEEDED = ("prefect", "distributed", "cryptography", "pyarrow", "tree-sitter", "tree-sitter-c", "tree-sitter-cpp")
+LOW_DISK_BYTES = 1 << 30
+
+
+class Check(msgspec.Struct, frozen=True):
+    """One thing looked at."""
+
+    what: str
+    ok: bool
+    seen: str
+    mend: str = ""
+
+    def shown(self) -> dict[str, object]:
+        """Return it for `--json`."""
+        return msgspec.structs.asdict(self)
+
+
+def examine(settings: Settings) -> tuple[Check, ...]:
+    """Look at interpreter, libraries, tools, isolation, folders and the signing key; starts nothing heavy."""
+    return (*_python(), *_libraries(), *_tools(), *_isolation(), *_folders(settings), *_key(settings))
+
+
+def _python() -> Iterator[Check]:
+    seen = ".".join(map(str, sys.version_info[:3]))
+    ok = sys.version_info >= (3, 11)
+    yield Check("python", ok, seen, "" if ok else "install Python 3.11 or later")
+
+
+def _libraries() -> Iterator[Check]:
+    for name in NEEDED:
+        try:
+            yield Check(name, True, importlib.metadata.version(name))
+        except importlib.metadata.PackageNotFoundError:
+            yield Check(name, False, "missing", "pip install --require-hashes -r requirements.txt")
+
+
+def _tools() -> Iterator[Check]:
+    from detectors.detector import discover
+
+    for detector in discover():
+        missing = detector.missing()
+        yield Check(f"detector {detector.name}", missing is None, detector.version, missing or "")
+
+
+def _isolation() -> Iterator[Check]:
+    from detectors.sandbox import network_isolated
+
+    for name, brings in (("prlimit", "limits of tools"), ("setpriv", "tools that end with their parent")):
+        found = shutil.which(name)
+        yield Check(
+            name, found is not None, found or "missing", "" if found else f"install util-linux: it brings {brings}"
+        )
+    cut = network_isolated()
+    mend = "" if cut else "allow unprivileged user namespaces, so that tools run without a network"
+    yield Check("tools without network", cut, "yes" if cut else "no", mend)
+
+
+def _folders(settings: Settings) -> Iterator[Check]:
+    for what, folder in (("cache folder", settings.cache), ("state folder", settings.state)):
+        there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+        writable = os.access(there, os.W_OK | os.X_OK)
+        free = shutil.disk_usage(there).free if there.exists() else 0
+        mend = "" if writable else "make it writable, or name another (--cache, DETECTOR_POOL_HOME)"
+        if writable and free < LOW_DISK_BYTES:
+            mend = "free some disk: results may not be kept"
+        yield Check(what, not mend, f"{folder} ({free / 1e9:.1f} GB free)", mend)
+
+
+def _key(settings: Settings) -> Iterator[Check]:
+    file = settings.keys / "signing-key.pem"
+    if not file.exists():
+        yield Check("signing key", True, "none yet; the first evidence makes one")
+        return
+    mode = stat.S_IMODE(file.lstat().st_mode)
+    ok = mode == 0o600
+    yield Check("signing key", ok, f"{file} mode {mode:04o}", "" if ok else f"chmod 600 {file}")

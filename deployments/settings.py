@@ -1,0 +1,71 @@
+"""The one frozen `Settings`: what comes from the environment and the user's folders, read once, handed on in parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from pathlib import Path
+
+from detectors.errors import UsageError
+
+__all__ = ["MAX_PASSPHRASE_BYTES", "Settings"]
+
+MAX_PASSPHRASE_BYTES = 4096
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Where state lies, and the passphrase of the signing key."""
+
+    cache: Path
+    """Results and stat index; may be deleted at any time."""
+    state: Path
+    """Keys, the Prefect server's database."""
+    passphrase: bytes | None = dataclasses.field(repr=False)
+
+    @property
+    def keys(self) -> Path:
+        """Folder of the signing key, mode 0700."""
+        return self.state / "keys"
+
+    @property
+    def prefect(self) -> Path:
+        """Folder of the Prefect server that a run brings up."""
+        return self.state / "prefect"
+
+    @classmethod
+    def read(cls, cache: Path | None = None, passphrase_file: Path | None = None) -> Settings:
+        """
+        Read the environment: `DETECTOR_POOL_HOME` (all state below one folder) and `DETECTOR_POOL_PASSPHRASE`.
+
+        Args:
+            cache: What `--cache` named.
+            passphrase_file: What `--passphrase-file` named; its first line counts.
+
+        Raises:
+            UsageError: The passphrase file cannot be read.
+        """
+        home = os.environ.get("DETECTOR_POOL_HOME")
+        if home:
+            default_cache, state = Path(home) / "cache", Path(home) / "state"
+        else:
+            import platformdirs
+
+            default_cache = platformdirs.user_cache_path("detector-pool")
+            state = platformdirs.user_state_path("detector-pool")
+        return cls((cache or default_cache).absolute(), state.absolute(), _passphrase(passphrase_file))
+
+
+def _passphrase(file: Path | None) -> bytes | None:
+    if file is None:
+        # Taken out of the environment, so that no child process inherits it.
+        text = os.environ.pop("DETECTOR_POOL_PASSPHRASE", None)
+        return os.fsencode(text) if text else None
+    try:
+        with file.open("rb") as opened:
+            line = opened.read(MAX_PASSPHRASE_BYTES).split(b"\n", 1)[0].rstrip(b"\r")
+    except OSError as problem:
+        raise UsageError(f"the passphrase file {file} cannot be read: {problem.strerror}") from problem
+    if not line:
+        raise UsageError(f"the passphrase file {file} is empty")
+    return line

@@ -1,0 +1,145 @@
+"""
+What runs on a worker: read once, parse once, every detector, one outcome for each (file, detector). Knows no Dask.
+
+Whatever a file or a detector does, each pair asked for has an answer: `analyse` raises only what makes the whole
+batch worthless (a detector that wrote to the tree, a detector that cannot be loaded).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+
+import msgspec
+
+from detectors import snapshot
+from detectors.detector import RuleGroup, Tool, discover
+from detectors.errors import DetectorBroken, DetectorPoolError, SourceChanged
+from detectors.findings import with_context
+from detectors.model import Analysed, FileReport, Finding, NotAnalysed, Outcome, Reason, SourceFile
+from detectors.parsing import ParsedFile, Unparsable, parse
+from detectors.workload_optimizer import Batch
+
+__all__ = ["BatchResult", "analyse"]
+
+
+class BatchResult(msgspec.Struct, frozen=True):
+    """What a worker hands back."""
+
+    outcomes: tuple[Outcome, ...]
+    worker: str
+    started: float
+    """`time.time()` on the worker."""
+    seconds: float
+
+
+def analyse(batch: Batch, roots: tuple[str, ...]) -> BatchResult:
+    """
+    Analyse the files of a batch.
+
+    Args:
+        batch: Detectors and files.
+        roots: Absolute paths of the snapshot's roots, as this machine sees them.
+
+    Raises:
+        DetectorWroteFiles: A detector changed what it was given to read.
+        DetectorBroken: A detector of the batch does not exist here.
+    """
+    started = time.time()
+    clock = time.perf_counter()
+    registry = discover()
+    try:
+        detectors = [registry[name] for name in batch.detectors]
+    except DetectorPoolError as problem:
+        raise DetectorBroken(", ".join(batch.detectors), f"this worker does not have it: {problem}") from problem
+    groups = tuple(detector for detector in detectors if isinstance(detector, RuleGroup))
+    tools = tuple(detector for detector in detectors if isinstance(detector, Tool))
+    outcomes: list[Outcome] = []
+    if groups:
+        for file in batch.files:
+            outcomes += _by_rules(groups, file, roots[file.root])
+    for tool in tools:
+        outcomes += _by_tool(tool, batch.files, roots)
+    return BatchResult(tuple(outcomes), f"{os.uname().nodename}:{os.getpid()}", started, time.perf_counter() - clock)
+
+
+def _by_rules(groups: tuple[RuleGroup, ...], file: SourceFile, root: str) -> Iterator[Outcome]:
+    clock = time.perf_counter()
+    try:
+        parsed = parse(snapshot.read_verified(root, file), file.language, file.path.rpartition("/")[2])
+    except SourceChanged as problem:
+        yield from (_lost(file, group.name, problem) for group in groups)
+        return
+    except Unparsable as answer:
+        yield from (NotAnalysed(file.path, group.name, answer.reason, answer.detail) for group in groups)
+        return
+    for group in groups:
+        outcome = _by_group(group, file, parsed)
+        spent = time.perf_counter() - clock
+        clock += spent
+        yield msgspec.structs.replace(outcome, seconds=spent) if isinstance(outcome, Analysed) else outcome
+
+
+def _by_group(group: RuleGroup, file: SourceFile, parsed: ParsedFile) -> Outcome:
+    try:
+        report = group.check_file(parsed)
+    except Unparsable as answer:
+        return NotAnalysed(file.path, group.name, answer.reason, answer.detail)
+    except Exception as problem:  # one rule's mistake on one file must cost that file only, and be told
+        return NotAnalysed(file.path, group.name, "crashed", _told(problem))
+    found = tuple(sorted((with_context(finding, parsed.line) for finding in report.findings), key=_order))
+    return Analysed(file.path, group.name, msgspec.structs.replace(report, findings=found), 0.0)
+
+
+def _by_tool(tool: Tool, files: tuple[SourceFile, ...], roots: tuple[str, ...]) -> Iterator[Outcome]:
+    from detectors.sandbox import analyse_with_tool
+
+    clock = time.perf_counter()
+    sources: dict[str, bytes] = {}
+    for file in files:
+        try:
+            sources[file.path] = snapshot.read_verified(roots[file.root], file)
+        except SourceChanged as problem:
+            yield _lost(file, tool.name, problem)
+    if not sources:
+        return
+    reports = analyse_with_tool(tool, sources)
+    total = sum(len(data) for data in sources.values()) or 1
+    seconds = time.perf_counter() - clock
+    for file in files:
+        if file.path not in sources:
+            continue
+        match reports.get(file.path):
+            case None:
+                yield NotAnalysed(
+                    file.path, tool.name, "not-reported", f"{tool.name} did not say that it read this file"
+                )
+            case NotAnalysed() as answer:
+                yield answer
+            case FileReport() as report:
+                found = _located(report, sources[file.path], file)
+                share = seconds * len(sources[file.path]) / total
+                yield Analysed(file.path, tool.name, msgspec.structs.replace(report, findings=found), share)
+
+
+def _located(report: FileReport, data: bytes, file: SourceFile) -> tuple[Finding, ...]:
+    if not report.findings:
+        return ()
+    parsed = ParsedFile(data, file.language, file.path.rpartition("/")[2])
+    return tuple(sorted((with_context(finding, parsed.line) for finding in report.findings), key=_order))
+
+
+def _order(finding: Finding) -> tuple[object, ...]:
+    return finding.region, finding.rule, finding.message
+
+
+def _lost(file: SourceFile, detector: str, problem: SourceChanged) -> NotAnalysed:
+    reasons: dict[str, Reason] = {"vanished": "vanished", "changed": "changed"}
+    return NotAnalysed(
+        file.path, detector, reasons.get(problem.problem, "unreadable"), f"it {problem.problem} during the scan"
+    )
+
+
+def _told(problem: Exception) -> str:
+    return f"{type(problem).__name__}: {problem}"[:400]

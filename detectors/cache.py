@@ -1,0 +1,279 @@
+"""
+Key of a result, and its store: SQLite in WAL mode, values msgpack, never pickle.
+
+A cache may be lost at any time without loss of truth, so damage never stops a run: a file that is no cache of ours or
+is corrupt is set aside and rebuilt, a row whose checksum fails is dropped and computed again, a full disk turns
+storing off. Only a cache of a *newer* format is refused, since it belongs to somebody else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from detectors.errors import FormatTooNew, UsageError
+from detectors.model import Analysed, Digest, FileReport, Finding, Language, NotAnalysed, Outcome, Reason
+from detectors.snapshot import StatEntry
+
+__all__ = ["CachedResult", "ResultCache", "Timing", "result_key"]
+
+FORMAT = 1
+APPLICATION_ID = 0x45445031
+"""`EDP1` in SQLite's header: tells our files from anybody else's."""
+DETERMINISTIC: frozenset[Reason] = frozenset({"parse-error", "too-large"})
+"""Reasons that the file's bytes alone decide; such answers are as good as any and may be kept."""
+ROWS_A_QUERY = 500
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS result (
+    key BLOB PRIMARY KEY, run TEXT NOT NULL, report BLOB NOT NULL, facts BLOB NOT NULL, checksum BLOB NOT NULL,
+    seconds REAL NOT NULL, stored REAL NOT NULL
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS stat (
+    root TEXT NOT NULL, path BLOB NOT NULL, entry BLOB NOT NULL, PRIMARY KEY (root, path)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS timing (detector TEXT PRIMARY KEY, sums BLOB NOT NULL) WITHOUT ROWID;
+"""
+
+
+class _Report(msgspec.Struct, frozen=True, array_like=True):
+    """A result as stored: without path, detector and facts, which the caller knows or loads apart."""
+
+    findings: tuple[Finding, ...] = ()
+    understood: float = 1.0
+    reason: Reason | None = None
+    detail: str = ""
+
+
+class CachedResult(msgspec.Struct, frozen=True):
+    """A stored answer and the run that computed it."""
+
+    key: bytes
+    run_id: str
+    report: _Report
+    seconds: float
+
+    def outcome(self, path: str, detector: str) -> Outcome:
+        """Return the answer for the file it is asked for; facts are loaded by `ResultCache.facts` when needed."""
+        if self.report.reason is not None:
+            return NotAnalysed(path, detector, self.report.reason, self.report.detail)
+        return Analysed(path, detector, FileReport(self.report.findings, {}, self.report.understood), 0.0)
+
+
+class Timing(msgspec.Struct, frozen=True):
+    """Decayed sums over (megabytes x, seconds y) of what ran, from which the planner fits a line."""
+
+    n: float = 0.0
+    x: float = 0.0
+    y: float = 0.0
+    xx: float = 0.0
+    xy: float = 0.0
+
+
+def result_key(identity: Digest, digest: Digest, language: Language, path: str) -> bytes:
+    """
+    Return the 32-byte key of a result.
+
+    Args:
+        identity: Digest of the detector: name, version, code, configuration, tool's files, interpreter.
+        digest: The file's content.
+        language: What the file was taken for.
+        path: The part of the path that the result depends on; empty where it depends on none.
+    """
+    return hashlib.sha256(msgspec.msgpack.encode((FORMAT, identity, digest, language, path))).digest()
+
+
+class ResultCache:
+    """
+    Results, stat index and timings in one file; thread-safe, one connection.
+
+    Args:
+        folder: Made when missing. `None`: a store in memory, gone with the object.
+
+    Raises:
+        FormatTooNew: A newer release wrote it.
+        UsageError: The folder cannot be made or written.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self.warnings: list[str] = []
+        """What went wrong and was survived; shown to the user and kept in the evidence."""
+        self._lock = threading.RLock()
+        self._storing = True
+        self._path: Path | None = None
+        if folder is None:
+            self._connection = self._connect(":memory:")
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as problem:
+            raise UsageError(f"the cache folder {folder} cannot be made: {problem.strerror}") from problem
+        self._path = folder / "cache.sqlite3"
+        try:
+            self._connection = self._connect(str(self._path))
+        except sqlite3.OperationalError as problem:
+            raise UsageError(
+                f"the cache {self._path} cannot be opened: {problem}; name another with --cache"
+            ) from problem
+        except sqlite3.DatabaseError as problem:
+            self._connection = self._rebuilt(str(problem))
+
+    def __enter__(self) -> ResultCache:
+        """Return itself; closed at the end of the block."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the file."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; a second call does nothing."""
+        with self._lock:
+            self._connection.close()
+
+    def lookup(self, keys: Sequence[bytes]) -> dict[bytes, CachedResult]:
+        """Return what is known of `keys`; rows that fail their checksum are dropped."""
+        found: dict[bytes, CachedResult] = {}
+        damaged: list[bytes] = []
+        for row in self._select("SELECT key, run, report, facts, checksum, seconds FROM result WHERE key IN ", keys):
+            key, run, report, facts, checksum, seconds = row
+            if checksum != _checksum(key, report, facts):
+                damaged.append(key)
+                continue
+            try:
+                found[key] = CachedResult(key, run, msgspec.msgpack.decode(report, type=_Report), seconds)
+            except msgspec.DecodeError:
+                damaged.append(key)
+        if damaged:
+            self.warnings.append(f"{len(damaged)} damaged cache entries were dropped and are computed again")
+            self._write("DELETE FROM result WHERE key = ?", [(key,) for key in damaged])
+        return found
+
+    def facts(self, keys: Sequence[bytes]) -> dict[bytes, dict[str, bytes]]:
+        """Return the facts stored with `keys` (looked up before, so known to be sound)."""
+        rows = self._select("SELECT key, facts FROM result WHERE key IN ", keys)
+        return {key: msgspec.msgpack.decode(facts, type=dict[str, bytes]) for key, facts in rows}
+
+    def store(self, run_id: str, outcomes: Iterable[tuple[bytes, Outcome]]) -> None:
+        """Keep answers that the key alone decides; others (crashes, timeouts) are tried again by the next run."""
+        rows = []
+        for key, outcome in outcomes:
+            match outcome:
+                case Analysed(report=report, seconds=seconds):
+                    stored, facts, spent = _Report(report.findings, report.understood), report.facts, seconds
+                case NotAnalysed(reason=reason, detail=detail) if reason in DETERMINISTIC:
+                    stored, facts, spent = _Report((), 0.0, reason, detail), {}, 0.0
+                case _:
+                    continue
+            encoded, packed = msgspec.msgpack.encode(stored), msgspec.msgpack.encode(facts)
+            rows.append((key, run_id, encoded, packed, _checksum(key, encoded, packed), spent, time.time()))
+        self._write("INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def known(self, root: str) -> dict[bytes, StatEntry]:
+        """Return the stat index of a root; see `snapshot.StatIndex`."""
+        decode = msgspec.msgpack.Decoder(StatEntry).decode
+        entries = {}
+        for path, entry in self._read("SELECT path, entry FROM stat WHERE root = ?", (root,)):
+            try:
+                entries[path] = decode(entry)
+            except msgspec.DecodeError:
+                continue  # not trusted, so hashed again
+        return entries
+
+    def remember(self, root: str, entries: Mapping[bytes, StatEntry]) -> None:
+        """Keep stat entries of a root."""
+        encode = msgspec.msgpack.Encoder().encode
+        rows = [(root, path, encode(entry)) for path, entry in entries.items()]
+        self._write("INSERT OR REPLACE INTO stat VALUES (?, ?, ?)", rows)
+
+    def timings(self) -> dict[str, Timing]:
+        """Return the history of each detector."""
+        found = {}
+        for name, sums in self._read("SELECT detector, sums FROM timing", ()):
+            try:
+                found[name] = msgspec.msgpack.decode(sums, type=Timing)
+            except msgspec.DecodeError:
+                continue  # a history can be learnt again
+        return found
+
+    def remember_timings(self, timings: Mapping[str, Timing]) -> None:
+        """Keep the history."""
+        rows = [(name, msgspec.msgpack.encode(timing)) for name, timing in timings.items()]
+        self._write("INSERT OR REPLACE INTO timing VALUES (?, ?)", rows)
+
+    def _connect(self, where: str) -> sqlite3.Connection:
+        connection = sqlite3.connect(where, timeout=30, check_same_thread=False, isolation_level=None)
+        try:
+            found = connection.execute("PRAGMA user_version").fetchone()[0]
+            owner = connection.execute("PRAGMA application_id").fetchone()[0]
+            tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
+            if tables and owner != APPLICATION_ID:
+                raise sqlite3.DatabaseError("it is another program's database")
+            if found > FORMAT:
+                raise FormatTooNew(f"the cache {where}", found, FORMAT)
+            connection.execute("PRAGMA journal_mode = WAL")
+            # A result lost to a power cut is computed again; a result half written is caught by its checksum.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+            connection.execute(f"PRAGMA user_version = {FORMAT}")
+            connection.executescript(SCHEMA)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _rebuilt(self, problem: str) -> sqlite3.Connection:
+        assert self._path is not None
+        aside = self._path.with_name(f"{self._path.name}.damaged-{time.time_ns()}")
+        self._path.rename(aside)
+        for tail in ("-wal", "-shm"):
+            self._path.with_name(self._path.name + tail).unlink(missing_ok=True)
+        self.warnings.append(f"the cache was damaged ({problem}); it was set aside as {aside.name} and is rebuilt")
+        return self._connect(str(self._path))
+
+    def _recover(self, problem: sqlite3.DatabaseError) -> None:
+        """Go on without what cannot be read or written."""
+        if isinstance(problem, sqlite3.OperationalError) or self._path is None:
+            if self._storing:
+                self.warnings.append(f"the cache cannot be used any more ({problem}); results of this run are not kept")
+            self._storing = False
+            return
+        self._connection.close()
+        self._connection = self._rebuilt(str(problem))
+
+    def _read(self, statement: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._connection.execute(statement, values).fetchall()
+            except sqlite3.DatabaseError as problem:
+                self._recover(problem)
+                return []
+
+    def _select(self, statement: str, keys: Sequence[bytes]) -> Iterable[tuple[Any, ...]]:
+        for start in range(0, len(keys), ROWS_A_QUERY):
+            part = keys[start : start + ROWS_A_QUERY]
+            yield from self._read(f"{statement} ({','.join('?' * len(part))})", part)
+
+    def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        if not rows or not self._storing:
+            return
+        with self._lock:
+            try:
+                self._connection.execute("BEGIN IMMEDIATE")
+                self._connection.executemany(statement, rows)
+                self._connection.execute("COMMIT")
+            except sqlite3.DatabaseError as problem:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                self._recover(problem)
+
+
+def _checksum(key: bytes, report: bytes, facts: bytes) -> bytes:
+    return hashlib.sha256(b"%d:%d:" % (len(report), len(facts)) + key + report + facts).digest()[:16]

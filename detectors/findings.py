@@ -1,0 +1,152 @@
+"""
+Fingerprints, baseline state, suppressions in the source, and the total order that makes output byte-identical.
+
+Fingerprint `edp/v1`: sha256 over rule, path, the finding's first line with white space folded away, and an ordinal
+that parts equal contexts. Message, tool version and line number are not in it, so that it survives moved and
+reindented lines and a tool's new wording; the ordinal keeps N findings N.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from detectors.errors import UsageError
+from detectors.model import Digest, Finding, LocatedFinding
+
+__all__ = ["FINGERPRINT", "Baseline", "as_json", "digest", "settle", "sort_key", "with_context"]
+
+FINGERPRINT = "edp/v1"
+MAX_BASELINE_BYTES = 1 << 30
+MAX_CONTEXT = 200
+
+
+def with_context(finding: Finding, line: Callable[[int], str]) -> Finding:
+    """
+    Return the finding with the text that its fingerprint stands on.
+
+    Args:
+        finding: As the detector made it.
+        line: Gives the text of a line number of the finding's file.
+    """
+    text = "".join(line(finding.region.start_line).split())
+    return msgspec.structs.replace(finding, context=text if len(text) <= MAX_CONTEXT else _short(text))
+
+
+def settle(
+    found: Iterable[tuple[str, str, Finding]], baseline: Baseline | None = None
+) -> tuple[tuple[LocatedFinding, ...], tuple[dict[str, object], ...]]:
+    """
+    Give every finding its identity and place.
+
+    Args:
+        found: (report path, detector, finding) in any order; none is merged or dropped.
+        baseline: What an earlier run reported.
+
+    Returns:
+        The findings in their total order, and the baseline's findings that are absent now.
+    """
+    ordered = sorted(
+        found, key=lambda item: (item[0], item[2].rule, item[2].context, item[2].region, item[1], item[2].message)
+    )
+    seen: Counter[tuple[str, str, str]] = Counter()
+    located = []
+    for path, detector, finding in ordered:
+        place = (finding.rule, path, finding.context)
+        fingerprint = hashlib.sha256(msgspec.msgpack.encode((FINGERPRINT, *place, seen[place]))).hexdigest()[:32]
+        seen[place] += 1
+        state = "none" if baseline is None else baseline.state(fingerprint)
+        located.append(LocatedFinding(path, detector, finding, fingerprint, state))  # type: ignore[arg-type]
+    located.sort(key=sort_key)
+    return tuple(located), () if baseline is None else baseline.absent(item.fingerprint for item in located)
+
+
+def sort_key(item: LocatedFinding) -> tuple[object, ...]:
+    """Return the total order of INTERFACE: path, line, column, rule, detector, message, fingerprint."""
+    region = item.finding.region
+    return (
+        item.path, region.start_line, region.start_column, item.finding.rule, item.detector, item.finding.message,
+        item.fingerprint,
+    )  # fmt: skip
+
+
+def as_json(item: LocatedFinding) -> dict[str, Any]:
+    """Return a finding as `scan --json` shows it."""
+    region = item.finding.region
+    shown: dict[str, Any] = {
+        "rule": item.finding.rule,
+        "path": item.path,
+        "line": region.start_line,
+        "column": region.start_column,
+        "level": item.finding.level,
+        "message": item.finding.message,
+        "detector": item.detector,
+        "fingerprint": item.fingerprint,
+        "baseline": item.baseline,
+        "suppressed": item.suppressed,
+    }
+    if item.finding.related:
+        shown["related"] = [
+            {"path": related.path or item.path, "line": related.line, "message": related.message}
+            for related in item.finding.related
+        ]
+    return shown
+
+
+def digest(items: Sequence[LocatedFinding]) -> Digest:
+    """
+    Return the digest of the canonical findings: one JSON object a line, keys sorted, in total order.
+
+    The baseline's state is left out: it says something of another run, not of the tree.
+    """
+    state = hashlib.sha256()
+    for item in items:
+        shown = as_json(item)
+        del shown["baseline"]
+        state.update(msgspec.json.encode(shown, order="sorted") + b"\n")
+    return Digest("sha256:" + state.hexdigest())
+
+
+class Baseline:
+    """
+    The findings of an earlier run, by fingerprint.
+
+    Raises:
+        UsageError: The file cannot be read, or is no output of `scan --json`.
+    """
+
+    def __init__(self, file: Path) -> None:
+        try:
+            if file.stat().st_size > MAX_BASELINE_BYTES:
+                raise UsageError(f"the baseline {file} is larger than {MAX_BASELINE_BYTES} bytes")
+            content = msgspec.json.decode(file.read_bytes(), type=_BaselineFile)
+        except OSError as problem:
+            raise UsageError(f"the baseline {file} cannot be read: {problem.strerror}") from problem
+        except msgspec.DecodeError as problem:
+            raise UsageError(
+                f"{file} is no baseline ({problem}); make one with: detector-pool scan --json"
+            ) from problem
+        self._known = {str(entry.get("fingerprint", "")): entry for entry in content.findings}
+
+    def state(self, fingerprint: str) -> str:
+        """Return `unchanged` for a finding that the baseline has, else `new`."""
+        return "unchanged" if fingerprint in self._known else "new"
+
+    def absent(self, present: Iterable[str]) -> tuple[dict[str, object], ...]:
+        """Return the baseline's findings that are not among `present`, in the baseline's order."""
+        here = set(present)
+        return tuple(entry for fingerprint, entry in self._known.items() if fingerprint not in here)
+
+
+class _BaselineFile(msgspec.Struct):
+    findings: list[dict[str, object]]
+
+
+def _short(text: str) -> str:
+    # A minified line of megabytes must not be carried with each of its findings; its digest identifies it as well.
+    return text[:64] + hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

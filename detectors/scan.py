@@ -1,0 +1,552 @@
+"""
+The pipeline, and the only file that knows the order of its steps.
+
+    snapshot → plan → execute (a stage a detector) → reduce (whole tree) → settle → RunRecord
+
+`scan()` walks through them at once; a Prefect flow calls the same steps of a `Scan` as tasks, so both doors give the
+same bytes. Answers go to the cache as they come: a run that is ended in the middle has lost nothing that was done.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import graphlib
+import hashlib
+import os
+import platform
+import random
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from detectors import findings as finding_rules
+from detectors import snapshot as snapshots
+from detectors.batch import BatchResult
+from detectors.cache import CachedResult, ResultCache, result_key
+from detectors.detector import Detector, Registry, RuleGroup, Tool, discover
+from detectors.errors import DetectorBroken, SourceChanged, UsageError
+from detectors.model import (
+    Analysed,
+    BatchRecord,
+    DetectorRecord,
+    Digest,
+    FileReport,
+    Finding,
+    NotAnalysed,
+    Outcome,
+    RunRecord,
+    SourceFile,
+    UnitRecord,
+)
+from detectors.parallel_executor import Backend, DaskBackend, InProcess, ParallelExecutor
+from detectors.parsing import MAX_PARSE_BYTES, ParsedFile
+from detectors.ports import Progress, open_cluster
+from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
+
+__all__ = ["Scan", "ScanOptions", "Stage", "scan"]
+
+WORTH_A_CLUSTER_S = 30.0
+"""Predicted seconds a worker below which starting a cluster costs more than it brings (2 to 3 s, and 1 s a worker)."""
+Unit = tuple[str, str]
+"""(report path, detector)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ScanOptions:
+    """What a scan is asked to do."""
+
+    paths: tuple[Path, ...]
+    detectors: tuple[str, ...] | None = None
+    """Names; `None` for all that are installed."""
+    cluster: str | None = None
+    """`inline`, `local`, a scheduler's address; `None` to choose by the predicted work."""
+    workers: int | None = None
+    """`None`: as many as processors."""
+    cache: Path | None = None
+    """Folder; `None` for a cache in memory."""
+    use_cache: bool = True
+    """Whether stored answers are taken; new ones are stored in any case."""
+    verify_cache: float = 0.0
+    """Share of the stored answers, 0 to 1, that is computed again and compared."""
+    baseline: Path | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    ignore: bool = True
+
+    def shown(self) -> tuple[str, ...]:
+        """Return what shapes the result, for the evidence."""
+        return (
+            f"detectors={','.join(self.detectors) if self.detectors is not None else '*'}",
+            f"include={','.join(self.include)}",
+            f"exclude={','.join(self.exclude)}",
+            f"ignore={self.ignore}",
+            f"use_cache={self.use_cache}",
+            f"verify_cache={self.verify_cache}",
+            f"baseline={self.baseline.name if self.baseline else ''}",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """What one detector (or several that share a parse) has to do."""
+
+    name: str
+    detectors: tuple[str, ...]
+    planned: int
+    cached: int
+    batches: tuple[Batch, ...]
+
+    @property
+    def predicted_s(self) -> float:
+        """Seconds of all batches one after another."""
+        return sum(batch.predicted_s for batch in self.batches)
+
+
+class Scan:
+    """
+    One run, step by step; a context manager that closes cache and cluster.
+
+    Args:
+        options: What to do.
+        progress: Told of each step's advance.
+
+    Raises:
+        UsageError: Options that cannot be followed.
+    """
+
+    def __init__(self, options: ScanOptions, progress: Progress | None = None) -> None:
+        if not 0 <= options.verify_cache <= 1:
+            raise UsageError(f"--verify-cache takes a fraction from 0 to 1, not {options.verify_cache}")
+        if options.workers is not None and options.workers < 1:
+            raise UsageError(f"--workers takes a number from 1, not {options.workers}")
+        self.options = options
+        self.run_id = uuid.uuid4().hex
+        self.workers = options.workers or len(os.sched_getaffinity(0))
+        self._progress = progress or (lambda _stage, _done, _total: None)
+        self._started = datetime.now(UTC)
+        self._clock = time.perf_counter()
+        self._lock = threading.Lock()
+        self._stack = contextlib.ExitStack()
+        self._baseline = finding_rules.Baseline(options.baseline) if options.baseline else None
+        self._registry: Registry = discover().select(options.detectors)
+        self._cache = self._stack.enter_context(ResultCache(options.cache))
+        self._optimizer = WorkloadOptimizer(self._cache.timings())
+        self._executor: ParallelExecutor | None = None
+        self._snapshot: snapshots.Snapshot | None = None
+        self._stages: dict[str, Stage] = {}
+        self._identities: dict[str, DetectorRecord] = {}
+        self._files: dict[str, SourceFile] = {}
+        self._keys: dict[Unit, bytes] = {}
+        self._outcomes: dict[Unit, Outcome] = {}
+        self._computed_by: dict[Unit, str] = {}
+        self._to_verify: dict[Unit, CachedResult] = {}
+        self._tree_findings: list[tuple[str, str, Finding]] = []
+        self._batches: list[BatchRecord] = []
+        self._problems: list[str] = []
+        self._warnings: list[str] = []
+        self._done = 0
+
+    def __enter__(self) -> Scan:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Keep what was learnt, end the cluster, close the cache."""
+        if self._executor is not None:
+            self._executor.stop()
+        self._cache.remember_timings(self._optimizer.timings())
+        self._stack.close()
+
+    # -- steps ---------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> snapshots.Snapshot:
+        """See the trees; raises UsageError for a path that cannot be scanned."""
+        options = self.options
+        scope = snapshots.Scope(options.include, options.exclude, options.ignore)
+        self._snapshot = snapshots.take_snapshot(options.paths, scope, self._cache)
+        self._files = {file.path: file for file in self._snapshot.files}
+        self._progress("snapshot", len(self._files), len(self._files))
+        return self._snapshot
+
+    def plan(self) -> tuple[Stage, ...]:
+        """Look every unit up in the cache and make batches of the misses; one stage a detector."""
+        assert self._snapshot is not None, "take the snapshot first"
+        for detector in self._registry:
+            self._optimizer.register_detector(detector.name, complexity_score=detector.complexity_score)
+        self._identities = {detector.name: self._identify(detector) for detector in self._registry}
+        for detectors in _stages(self._registry):
+            stage = self._plan_stage(detectors)
+            self._stages[stage.name] = stage
+        planned = sum(stage.planned for stage in self._stages.values())
+        self._progress("plan", planned, planned)
+        return tuple(self._stages.values())
+
+    def execute(self, stage: str) -> None:
+        """
+        Run one stage's batches; stages may run at once, each in a thread of its own.
+
+        Raises:
+            DetectorBroken: A detector broke its contract; nothing it said is kept.
+            ClusterError: The scheduler was lost; what was finished is in the cache.
+        """
+        self._run(self._stages[stage].batches)
+
+    def execute_all(self) -> None:
+        """Run all stages' batches together, longest first."""
+        batches = [batch for stage in self._stages.values() for batch in stage.batches]
+        self._run(sorted(batches, key=lambda batch: (-batch.predicted_s, batch.name)))
+
+    def reduce(self) -> None:
+        """Run the rules over the whole tree on the facts of all files, in the order of the detectors' needs."""
+        groups = {detector.name: detector for detector in self._registry if isinstance(detector, RuleGroup)}
+        order = graphlib.TopologicalSorter(
+            {name: [need for need in group.needs if need in groups] for name, group in groups.items()}
+        )
+        for name in order.static_order():
+            if groups[name].tree_rules:
+                self._reduce_group(groups[name])
+        self._progress("reduce", 1, 1)
+
+    def settle(self) -> RunRecord:
+        """Reconcile what was planned with what was answered, and make the record."""
+        assert self._snapshot is not None, "take the snapshot first"
+        self._check_tree_unchanged()
+        located, absent = finding_rules.settle(self._found(), self._baseline)
+        not_analysed = [*self._snapshot.not_analysed]
+        units = []
+        executed = cached = 0
+        for unit, outcome in sorted(self._outcomes.items()):
+            if isinstance(outcome, NotAnalysed):
+                not_analysed.append(outcome)
+            computed_by = self._computed_by.get(unit)
+            executed += computed_by is None
+            cached += computed_by is not None
+            state = "not-analysed" if isinstance(outcome, NotAnalysed) else "cached" if computed_by else "executed"
+            units.append(UnitRecord(*unit, state, computed_by or self.run_id))  # type: ignore[arg-type]
+        planned = sum(stage.planned for stage in self._stages.values())
+        lost = sorted(set(self._keys) - set(self._outcomes))
+        problems = list(self._problems)
+        if planned != len(self._outcomes) or lost:
+            shown = ", ".join(f"{path} by {detector}" for path, detector in lost[:3])
+            problems.append(
+                f"{planned} units were planned and {len(self._outcomes)} were answered; without answer: {shown}"
+            )
+        return RunRecord(
+            run_id=self.run_id,
+            version=_version(),
+            started=self._started.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            seconds=time.perf_counter() - self._clock,
+            command=self.options.shown(),
+            platform={
+                "python": platform.python_version(),
+                "implementation": platform.python_implementation(),
+                "system": platform.system(),
+                "release": platform.release(),
+                "machine": platform.machine(),
+            },
+            workers=self.workers,
+            cluster=self._executor.backend.name if self._executor else "inline",
+            roots=self._snapshot.roots,
+            files=self._snapshot.files,
+            excluded=self._snapshot.excluded,
+            detectors=tuple(self._identities.values()),
+            units=tuple(units),
+            batches=tuple(sorted(self._batches, key=lambda batch: batch.start_s)),
+            findings=located,
+            not_analysed=tuple(sorted(not_analysed)),
+            absent=absent,
+            planned=planned,
+            executed=executed,
+            cached=cached,
+            whole=not problems,
+            problems=(*problems, *self._warnings, *self._cache.warnings),
+            findings_digest=finding_rules.digest(located),
+        )
+
+    # -- planning --------------------------------------------------------------------------------------------------
+
+    def _identify(self, detector: Detector) -> DetectorRecord:
+        digest = hashlib.sha256()
+        for name, file_digest in self._code_digests(detector.code_files()):
+            digest.update(msgspec.msgpack.encode((name, file_digest)))
+        return DetectorRecord(
+            detector.name,
+            detector.version,
+            Digest("sha256:" + digest.hexdigest()),
+            detector.config_digest(),
+            tuple(sorted(detector.languages)),
+            detector.rules(),
+        )
+
+    def _code_digests(self, files: Iterable[Path]) -> Iterator[tuple[str, Digest]]:
+        """Yield (name, digest) of code files; the stat index spares reading tools' binaries in every run."""
+        known = self._cache.known("code")
+        fresh = {}
+        for file in files:
+            raw = os.fsencode(file)
+            try:
+                entry = known.get(raw)
+                if entry is None or not entry.trusts(file.lstat()):
+                    entry = fresh[raw] = snapshots.hash_file(raw)
+            except OSError as problem:
+                raise DetectorBroken(str(file), f"its code cannot be read: {problem.strerror}") from problem
+            # The name below site-packages, so that two environments with the same code share results.
+            yield "/".join(file.parts[-2:]), entry.digest
+        self._cache.remember("code", fresh)
+
+    def _plan_stage(self, detectors: tuple[Detector, ...]) -> Stage:
+        misses: dict[tuple[str, ...], list[SourceFile]] = {}
+        planned = cached = 0
+        wanted: dict[str, list[str]] = {}
+        for detector in detectors:
+            applicable = [file for file in self._files.values() if file.language in detector.languages]
+            planned += len(applicable)
+            missing = detector.missing()
+            for file in applicable:
+                unit = (file.path, detector.name)
+                self._keys[unit] = self._key(detector, file)
+                if missing is not None:
+                    self._outcomes[unit] = NotAnalysed(file.path, detector.name, "tool-missing", missing)
+                elif file.size_bytes > MAX_PARSE_BYTES:
+                    told = f"{file.size_bytes} bytes, at most {MAX_PARSE_BYTES} are analysed"
+                    self._outcomes[unit] = NotAnalysed(file.path, detector.name, "too-large", told)
+            cached += self._take_from_cache(detector, applicable)
+            for file in applicable:
+                if (file.path, detector.name) not in self._outcomes:
+                    wanted.setdefault(file.path, []).append(detector.name)
+        for path, names in wanted.items():
+            misses.setdefault(tuple(names), []).append(self._files[path])
+        name = "+".join(detector.name for detector in detectors)
+        batches: list[Batch] = []
+        for group, files in sorted(misses.items()):
+            batches += self._optimizer.plan(name, group, files, self.workers, _limits(detectors))
+        return Stage(name, tuple(detector.name for detector in detectors), planned, cached, tuple(batches))
+
+    def _key(self, detector: Detector, file: SourceFile) -> bytes:
+        record = self._identities[detector.name]
+        identity = hashlib.sha256(
+            msgspec.msgpack.encode(
+                (record.name, record.version, record.code_digest, record.config_digest, sys.version, platform.machine())
+            )
+        ).hexdigest()
+        path = file.path if detector.path_sensitive else file.path.rpartition("/")[2]
+        return result_key(Digest(identity), file.digest, file.language, path)
+
+    def _take_from_cache(self, detector: Detector, files: list[SourceFile]) -> int:
+        if not self.options.use_cache:
+            return 0
+        units = [(file.path, detector.name) for file in files if (file.path, detector.name) not in self._outcomes]
+        known = self._cache.lookup([self._keys[unit] for unit in units])
+        choose = random.Random(self.run_id)  # noqa: S311  # a sample, no secret; reproducible from the run's id
+        taken = 0
+        for unit in units:
+            stored = known.get(self._keys[unit])
+            if stored is None:
+                continue
+            if choose.random() < self.options.verify_cache:
+                self._to_verify[unit] = stored
+                continue
+            self._outcomes[unit] = stored.outcome(*unit)
+            self._computed_by[unit] = stored.run_id
+            taken += 1
+        return taken
+
+    # -- execution -------------------------------------------------------------------------------------------------
+
+    def _run(self, batches: Iterable[Batch]) -> None:
+        batches = tuple(batches)
+        if not batches:
+            return
+        assert self._snapshot is not None, "take the snapshot first"
+        executor = self._open_executor()
+        roots = tuple(root.path for root in self._snapshot.roots)
+        total = sum(len(batch.files) for stage in self._stages.values() for batch in stage.batches)
+        for batch, result in executor.run_batches(batches, roots):
+            if not isinstance(result, BatchResult):
+                raise result
+            self._take(batch, result)
+            self._progress(batch.stage, self._done, total)
+
+    def _take(self, batch: Batch, result: BatchResult) -> None:
+        keyed = [(self._keys[outcome.path, outcome.detector], outcome) for outcome in result.outcomes]
+        with self._lock:
+            for outcome in result.outcomes:
+                unit = (outcome.path, outcome.detector)
+                if unit in self._to_verify:
+                    self._compare(unit, outcome)
+                self._outcomes[unit] = outcome
+            self._done += len(batch.files)
+            start_s = max(0.0, result.started - self._started.timestamp())
+            self._batches.append(
+                BatchRecord(batch.name, result.worker, start_s, result.seconds, batch.predicted_s, len(batch.files))
+            )
+        self._cache.store(self.run_id, keyed)
+        share = result.seconds / len(batch.detectors)
+        size = sum(file.size_bytes for file in batch.files)
+        for name in batch.detectors:
+            self._optimizer.observe(name, size, share)
+
+    def _compare(self, unit: Unit, outcome: Outcome) -> None:
+        before = self._to_verify[unit].outcome(*unit)
+        if _comparable(before) != _comparable(outcome):
+            path, detector = unit
+            run = self._to_verify[unit].run_id
+            self._problems.append(
+                f"{path} by {detector}: the answer that run {run} left in the cache is not what was computed now"
+            )
+
+    def _open_executor(self) -> ParallelExecutor:
+        with self._lock:
+            if self._executor is None:
+                self._executor = ParallelExecutor(self._open_backend())
+            return self._executor
+
+    def _open_backend(self) -> Backend:
+        cluster = self.options.cluster
+        if cluster is None:
+            predicted_s = sum(stage.predicted_s for stage in self._stages.values())
+            cluster = "local" if self.workers > 1 and predicted_s / self.workers > WORTH_A_CLUSTER_S else "inline"
+        if cluster == "inline":
+            return InProcess(self.workers)
+        client = self._stack.enter_context(open_cluster(cluster, self.workers))
+        return DaskBackend(client, self.workers, cluster)
+
+    # -- reduce and settle -----------------------------------------------------------------------------------------
+
+    def _reduce_group(self, group: RuleGroup) -> None:
+        names = (group.name, *group.needs)
+        units = sorted(
+            unit for unit, outcome in self._outcomes.items() if unit[1] in names and isinstance(outcome, Analysed)
+        )
+        record = self._identities[group.name]
+        inputs = hashlib.sha256(msgspec.msgpack.encode([(unit, self._keys[unit]) for unit in units])).hexdigest()
+        key = result_key(record.code_digest, Digest(inputs), "text", f"tree:{group.name}")
+        stored = (
+            self._cache.lookup([key]).get(key) if self.options.use_cache and not self.options.verify_cache else None
+        )
+        if stored is not None:
+            packed = self._cache.facts([key])[key]["tree"]
+            found = msgspec.msgpack.decode(packed, type=list[tuple[str, Finding]])
+        else:
+            found = self._with_lines(group.check_tree(self._facts(units)))
+            answer = Analysed("", group.name, FileReport((), {"tree": msgspec.msgpack.encode(found)}), 0.0)
+            self._cache.store(self.run_id, [(key, answer)])
+        self._tree_findings += [(path, group.name, finding) for path, finding in found]
+
+    def _facts(self, units: list[Unit]) -> dict[str, dict[str, Any]]:
+        decode = msgspec.msgpack.decode
+        stored = self._cache.facts([self._keys[unit] for unit in units if unit in self._computed_by])
+        facts: dict[str, dict[str, Any]] = {}
+        for unit in units:
+            outcome = self._outcomes[unit]
+            assert isinstance(outcome, Analysed), "only analysed units have facts"
+            packed = stored.get(self._keys[unit], {}) if unit in self._computed_by else outcome.report.facts
+            for name, data in packed.items():
+                facts.setdefault(name, {})[unit[0]] = decode(data)
+        return facts
+
+    def _with_lines(self, found: Iterable[tuple[str, Finding]]) -> list[tuple[str, Finding]]:
+        """Give tree findings the line their fingerprint stands on; each file is read once."""
+        by_path: dict[str, list[Finding]] = {}
+        for path, finding in found:
+            by_path.setdefault(path, []).append(finding)
+        result = []
+        assert self._snapshot is not None, "take the snapshot first"
+        for path, finds in sorted(by_path.items()):
+            file = self._files[path]
+            try:
+                parsed = ParsedFile(
+                    snapshots.read_verified(self._snapshot.roots[file.root].path, file), file.language, path
+                )
+            except SourceChanged as problem:
+                self._problems.append(str(problem))
+                continue
+            result += [(path, finding_rules.with_context(finding, parsed.line)) for finding in finds]
+        return result
+
+    def _found(self) -> Iterator[tuple[str, str, Finding]]:
+        for (path, detector), outcome in self._outcomes.items():
+            if isinstance(outcome, Analysed):
+                for finding in outcome.report.findings:
+                    yield path, detector, finding
+        yield from self._tree_findings
+
+    def _check_tree_unchanged(self) -> None:
+        """Note files that are no longer what was analysed: the evidence is of the snapshot, and must say so."""
+        assert self._snapshot is not None, "take the snapshot first"
+        for file in self._snapshot.files:
+            root = os.fsencode(self._snapshot.roots[file.root].path)
+            try:
+                seen = os.lstat(root + b"/" + file.raw)
+            except OSError:
+                self._warnings.append(f"{file.path} vanished during the scan; the results are of the snapshot")
+                continue
+            if (seen.st_size, seen.st_mtime_ns, seen.st_ino) != (file.size_bytes, file.mtime_ns, file.inode):
+                self._warnings.append(f"{file.path} changed during the scan; the results are of the snapshot")
+
+
+def scan(options: ScanOptions, progress: Progress | None = None) -> RunRecord:
+    """
+    Scan trees and return the record of the run.
+
+    Raises:
+        UsageError: Options or paths that cannot be followed.
+        DetectorBroken: A detector cannot be loaded or broke its contract.
+        ClusterError: The cluster cannot be reached.
+    """
+    with Scan(options, progress) as run:
+        run.snapshot()
+        run.plan()
+        run.execute_all()
+        run.reduce()
+        return run.settle()
+
+
+def _stages(registry: Registry) -> list[tuple[Detector, ...]]:
+    """Return who shares a read and a parse: groups of rules with a language in common; each tool stands alone."""
+    stages: list[list[Detector]] = []
+    for detector in registry:
+        mates = next(
+            (
+                stage
+                for stage in stages
+                if isinstance(detector, RuleGroup)
+                and isinstance(stage[0], RuleGroup)
+                and detector.languages & stage[0].languages
+            ),
+            None,
+        )
+        if mates is None:
+            stages.append([detector])
+        else:
+            mates.append(detector)
+    return [tuple(stage) for stage in stages]
+
+
+def _limits(detectors: tuple[Detector, ...]) -> BatchLimits:
+    tools = [detector for detector in detectors if isinstance(detector, Tool)]
+    if not tools:
+        return BatchLimits()
+    return BatchLimits(min(tool.files_per_batch for tool in tools), sum(tool.start_s for tool in tools))
+
+
+def _comparable(outcome: Outcome) -> object:
+    match outcome:
+        case Analysed(report=report):
+            return report.findings, report.understood
+        case NotAnalysed(reason=reason):
+            return reason
+
+
+def _version() -> str:
+    import importlib.metadata
+
+    return importlib.metadata.version("enterprise-detector-pool")
