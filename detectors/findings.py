@@ -51,9 +51,7 @@ def settle(
     Returns:
         The findings in their total order, and the baseline's findings that are absent now.
     """
-    ordered = sorted(
-        found, key=lambda item: (item[0], item[2].rule, item[2].context, item[2].region, item[1], item[2].message)
-    )
+    ordered = sorted(found, key=_total)
     seen: Counter[tuple[str, str, str]] = Counter()
     located = []
     for path, detector, finding in ordered:
@@ -145,6 +143,12 @@ class Baseline:
 
 class _BaselineFile(msgspec.Struct):
     findings: list[dict[str, object]]
+
+
+def _total(item: tuple[str, str, Finding]) -> tuple[object, ...]:
+    """Order whatever differs at all, or ordinals would depend on which worker was first."""
+    path, detector, finding = item
+    return path, finding.rule, finding.context, finding.region, detector, msgspec.msgpack.encode(finding)
 
 
 def _short(text: str) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
 import time
 from collections.abc import Iterator, Sequence
@@ -400,7 +401,7 @@ def _spec(patterns: tuple[str, ...]) -> GitIgnoreSpec | None:
 
     try:
         return GitIgnoreSpec.from_lines(patterns)
-    except ValueError:
+    except (ValueError, re.error):
         # One bad line of the tree must not stop the scan nor hide anything: keep the lines that are valid.
         return GitIgnoreSpec.from_lines([line for line in patterns if _valid(line)])
 
@@ -410,7 +411,7 @@ def _valid(pattern: str) -> bool:
 
     try:
         GitIgnoreSpec.from_lines([pattern])
-    except ValueError:
+    except (ValueError, re.error):
         return False
     return True
 
