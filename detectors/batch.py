@@ -19,6 +19,7 @@ from detectors.errors import DetectorBroken, DetectorPoolError, SourceChanged
 from detectors.findings import with_context
 from detectors.model import Analysed, FileReport, Finding, NotAnalysed, Outcome, Reason, SourceFile
 from detectors.parsing import ParsedFile, Unparsable, parse
+from detectors.sandbox import analyse_with_tool
 from detectors.workload_optimizer import Batch
 
 __all__ = ["BatchResult", "analyse"]
@@ -93,8 +94,6 @@ def _by_group(group: RuleGroup, file: SourceFile, parsed: ParsedFile) -> Outcome
 
 
 def _by_tool(tool: Tool, files: tuple[SourceFile, ...], roots: tuple[str, ...]) -> Iterator[Outcome]:
-    from detectors.sandbox import analyse_with_tool
-
     clock = time.perf_counter()
     sources: dict[str, bytes] = {}
     for file in files:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from detectors import sandbox
 from detectors.batch import BatchResult, analyse
 from detectors.errors import ClusterError, DetectorPoolError
 from detectors.model import NotAnalysed
@@ -94,7 +95,9 @@ class InProcess:
                     yield future.result()
             finally:
                 if running:
+                    # Left early: the threads are waiting for tools, and we would wait for the threads.
                     stop.set()
+                    sandbox.end_all()
                 for future in running:
                     future.cancel()
 

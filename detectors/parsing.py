@@ -22,7 +22,7 @@ MAX_PARSE_BYTES = 64 << 20
 """Larger files become *not analysed*: tree-sitter needs some ten times the file in memory."""
 
 
-class Unparsable(Exception):  # noqa: N818  # an answer about the file, not a failure of ours
+class Unparsable(Exception):  # an answer about the file, not a failure of ours
     """The file cannot be parsed; becomes a `NotAnalysed` with this reason."""
 
     def __init__(self, reason: Reason, detail: str) -> None:

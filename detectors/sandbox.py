@@ -1,7 +1,64 @@
-"""Placeholder replaced by its owner."""
+"""
+One foreign process on untrusted files: own group, limits, empty environment, scratch folder, whole group ended.
+
+A tool never sees the scanned tree. It gets a `ShadowTree`: the bytes of its batch under names that no tool takes for
+options or configuration, without the tree's configuration, ignore files, baselines, plugins or version control.
+Its exit code is never the verdict; who is not accounted for in its output is *not analysed*.
+"""
+
 from __future__ import annotations
 
+import contextlib
+import functools
+import hashlib
+import os
+import re
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
 import msgspec
+
+from detectors.errors import (
+    DetectorWroteFiles,
+    ToolCrashed,
+    ToolError,
+    ToolMissing,
+    ToolOutputInvalid,
+    ToolTimedOut,
+)
+from detectors.model import FileReport, NotAnalysed, Reason
+
+if TYPE_CHECKING:
+    from detectors.detector import Tool
+
+__all__ = ["Completed", "Limits", "ShadowTree", "analyse_with_tool", "end_all", "network_isolated", "run", "safe_name"]
+
+ARGUMENT_BYTES = 96 << 10
+"""For the file names of one command: the kernel's 128 KiB a string and pre-commit's cap, less room for options."""
+PLAIN_COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,120}\Z")
+CONFIGURATION = frozenset(
+    {
+        "compile_commands.json",
+        "conftest.py",
+        "mypy.ini",
+        "pyproject.toml",
+        "ruff.toml",
+        "setup.cfg",
+        "sitecustomize.py",
+        "tox.ini",
+        "usercustomize.py",
+    }
+)
+"""Names that some tool or interpreter looks for by itself; in the shadow they are called something else."""
 
 
 class Completed(msgspec.Struct, frozen=True):
@@ -12,3 +69,318 @@ class Completed(msgspec.Struct, frozen=True):
     stdout: bytes
     stderr: bytes
     seconds: float
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What a foreign process may use."""
+
+    wall_s: float = 300.0
+    cpu_s: int = 600
+    memory_bytes: int = 4 << 30
+    file_size_bytes: int = 256 << 20
+    """Also caps what it prints, which goes to files."""
+    open_files: int = 1024
+
+
+class _Running:
+    """The process groups that are alive, so that an interrupt can end them from another thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._groups: set[int] = set()
+        self.ended = 0
+
+    def add(self, group: int) -> None:
+        with self._lock:
+            self._groups.add(group)
+
+    def remove(self, group: int) -> None:
+        with self._lock:
+            self._groups.discard(group)
+
+    def end(self) -> None:
+        with self._lock:
+            self.ended += 1
+            for group in self._groups:
+                _end_group(group)
+
+
+_RUNNING = _Running()
+
+
+def end_all() -> None:
+    """End every tool that this process runs; their batches raise ToolError and are not tried again."""
+    _RUNNING.end()
+
+
+def run(tool_name: str, argv: Sequence[str], cwd: Path, limits: Limits, n_files: int) -> Completed:
+    """
+    Run a foreign program to its end.
+
+    Args:
+        tool_name: For messages.
+        argv: Program and arguments; no shell.
+        cwd: Working directory; its parent is the scratch folder that holds home, temporary files and output.
+        limits: What it may use.
+        n_files: Size of the batch, for messages.
+
+    Raises:
+        ToolMissing: The program does not exist.
+        ToolTimedOut: It was still running after `limits.wall_s`.
+        ToolCrashed: It ended by a signal.
+    """
+    scratch = cwd.parent
+    for name in ("home", "tmp"):
+        (scratch / name).mkdir(exist_ok=True, mode=0o700)
+    out, err = scratch / "stdout", scratch / "stderr"
+    clock = time.perf_counter()
+    with out.open("wb") as stdout, err.open("wb") as stderr:
+        try:
+            process = subprocess.Popen(
+                [*_prefix(limits), *argv],
+                cwd=cwd,
+                env=_environment(scratch),
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+                close_fds=True,
+            )
+        except OSError as problem:
+            raise ToolMissing(tool_name, f"{argv[0]} cannot be started: {problem.strerror}") from problem
+        _RUNNING.add(process.pid)
+        try:
+            exit_code = process.wait(limits.wall_s)
+        except subprocess.TimeoutExpired:
+            raise ToolTimedOut(tool_name, limits.wall_s, n_files) from None
+        finally:
+            # Also after a good end: what the tool left running must not outlive it.
+            _end_group(process.pid)
+            process.wait()
+            _RUNNING.remove(process.pid)
+    completed = Completed(exit_code, out.read_bytes(), err.read_bytes(), time.perf_counter() - clock)
+    # `prlimit` and `unshare` pass a signal on as 128 + n only when they fork; a plain negative code is the rule.
+    if exit_code < 0 or exit_code in {128 + signal.SIGXFSZ, 128 + signal.SIGXCPU}:
+        raise ToolCrashed(tool_name, exit_code, _without(scratch, completed.stderr))
+    return completed
+
+
+@functools.cache
+def network_isolated() -> bool:
+    """Tell whether tools run without a network here (Linux user and network namespaces)."""
+    unshare = shutil.which("unshare")
+    if unshare is None:
+        return False
+    tried = subprocess.run([unshare, *_NAMESPACES, "true"], capture_output=True, check=False, timeout=30)
+    return tried.returncode == 0
+
+
+def safe_name(path: str) -> str:
+    """
+    Return the name that a file has in the shadow tree.
+
+    Kept where every component is plain, so that what a tool derives from a path (`__init__.py`, `tests/`) still holds;
+    else a name made of the path's digest and its suffix, the same in every run.
+    """
+    components = path.split("/")
+    plain = all(PLAIN_COMPONENT.match(part) and part.lower() not in CONFIGURATION for part in components)
+    if plain and len(path) <= 400 and components[0] != NEUTRAL:
+        return path
+    suffix = re.search(r"\.[A-Za-z0-9+]{1,8}\Z", components[-1])
+    digest = hashlib.sha256(path.encode("utf-8", "surrogatepass")).hexdigest()[:24]
+    return f"{NEUTRAL}/f{digest}{suffix.group() if suffix else ''}"
+
+
+NEUTRAL = "renamed"
+_NAMESPACES = ("--map-root-user", "--net", "--")
+
+
+class ShadowTree:
+    """
+    The files of one batch in a scratch folder of their own; a context manager that removes it.
+
+    Args:
+        sources: Report path to bytes.
+    """
+
+    def __init__(self, sources: Mapping[str, bytes]) -> None:
+        self._sources = {safe_name(path): data for path, data in sources.items()}
+        self.paths = {safe_name(path): path for path in sources}
+        """Safe name to report path."""
+        assert len(self.paths) == len(sources), "two paths share a safe name"
+
+    def __enter__(self) -> Self:
+        """Write the files, read-only."""
+        self.scratch = Path(tempfile.mkdtemp(prefix="detector-"))
+        self.folder = self.scratch / "src"
+        self.folder.mkdir()
+        for name, data in self._sources.items():
+            file = self.folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(data)
+            file.chmod(0o444)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Remove the scratch folder with all that is in it."""
+        shutil.rmtree(self.scratch, ignore_errors=True)
+
+    def changed(self) -> tuple[str, ...]:
+        """Return the report paths (or names) of files that were changed, removed or added."""
+        seen: dict[str, os.stat_result] = {}
+        for folder, _, names in os.walk(self.folder):
+            for name in names:
+                file = Path(folder, name)
+                seen[str(file.relative_to(self.folder))] = file.lstat()
+        odd = set(seen) ^ set(self._sources)
+        for name in set(seen) & set(self._sources):
+            regular = stat.S_ISREG(seen[name].st_mode)
+            if not regular or (self.folder / name).read_bytes() != self._sources[name]:
+                odd.add(name)
+        return tuple(sorted(self.paths.get(name, name) for name in odd))
+
+
+def analyse_with_tool(tool: Tool, sources: Mapping[str, bytes]) -> dict[str, FileReport | NotAnalysed]:
+    """
+    Run a tool on files; a batch that fails is halved until the file at fault is alone.
+
+    Args:
+        tool: The wrapped tool.
+        sources: Report path to bytes.
+
+    Returns:
+        An answer for every key of `sources`.
+
+    Raises:
+        DetectorWroteFiles: The tool changed its files.
+        ToolError: The run was ended by `end_all`.
+    """
+    generation = _RUNNING.ended
+    missing = tool.missing()
+    if missing is not None:
+        return {path: NotAnalysed(path, tool.name, "tool-missing", missing) for path in sources}
+    answers: dict[str, FileReport | NotAnalysed] = {}
+    batches = list(_argument_batches(sources))
+    # Each failure halves a batch, so no more than twice as many runs as files can ever be needed.
+    for _ in range(2 * len(sources) + len(batches)):
+        if not batches:
+            break
+        batch = batches.pop()
+        try:
+            answers |= _analyse_once(tool, batch)
+        except ToolMissing:
+            raise
+        except ToolError as problem:
+            if generation != _RUNNING.ended:
+                raise
+            if len(batch) == 1:
+                path = next(iter(batch))
+                answers[path] = NotAnalysed(path, tool.name, _reason(problem), _told(problem))
+            else:
+                paths = list(batch)
+                middle = len(paths) // 2
+                batches += [{path: batch[path] for path in part} for part in (paths[:middle], paths[middle:])]
+    assert not batches, "a batch was neither analysed nor given up"
+    return answers
+
+
+def _analyse_once(tool: Tool, sources: Mapping[str, bytes]) -> dict[str, FileReport | NotAnalysed]:
+    prepared = {path: tool.prepare(data) for path, data in sources.items()}
+    with ShadowTree(prepared) as shadow:
+        limits = Limits(wall_s=tool.limit_s, cpu_s=int(tool.limit_s * 4), memory_bytes=tool.memory_bytes)
+        names = sorted(shadow.paths)
+        completed = run(tool.name, tool.command(names), shadow.folder, limits, len(names))
+        changed = shadow.changed()
+        if changed:
+            raise DetectorWroteFiles(tool.name, changed)
+        asked = {name: sources[shadow.paths[name]] for name in names}
+        clean = msgspec.structs.replace(completed, stderr=_without(shadow.scratch, completed.stderr).encode())
+        try:
+            reports = tool.parse(clean, asked)
+        except (KeyError, ValueError, TypeError, AttributeError, IndexError, msgspec.MsgspecError) as problem:
+            raise ToolOutputInvalid(tool.name, f"{type(problem).__name__}: {problem}") from problem
+        return {path: _owned(tool, path, reports.get(name)) for name, path in shadow.paths.items()}
+
+
+def _owned(tool: Tool, path: str, report: FileReport | NotAnalysed | None) -> FileReport | NotAnalysed:
+    match report:
+        case None:
+            return NotAnalysed(path, tool.name, "not-reported", f"{tool.name} did not say that it read this file")
+        case NotAnalysed():
+            return msgspec.structs.replace(report, path=path, detector=tool.name)
+        case FileReport():
+            return report
+
+
+def _argument_batches(sources: Mapping[str, bytes]) -> Iterator[dict[str, bytes]]:
+    batch: dict[str, bytes] = {}
+    size = 0
+    for path, data in sources.items():
+        length = len(safe_name(path)) + 9
+        if batch and size + length > ARGUMENT_BYTES:
+            yield batch
+            batch, size = {}, 0
+        batch[path] = data
+        size += length
+    if batch:
+        yield batch
+
+
+def _prefix(limits: Limits) -> list[str]:
+    """
+    Return the programs that set limits before the tool begins.
+
+    Util-linux does it between fork and exec, where Python code would be unsafe in a process with threads.
+    """
+    prefix: list[str] = []
+    if network_isolated():
+        prefix += [_found("unshare"), *_NAMESPACES]
+    # After `unshare`, whose new credentials would clear it: the tool ends when this process is killed.
+    if _found("setpriv"):
+        prefix += [_found("setpriv"), "--pdeathsig", "KILL", "--"]
+    if _found("prlimit"):
+        prefix += [
+            _found("prlimit"),
+            f"--as={limits.memory_bytes}",
+            f"--cpu={limits.cpu_s}",
+            f"--fsize={limits.file_size_bytes}",
+            f"--nofile={limits.open_files}",
+            "--core=0",
+            "--",
+        ]
+    return prefix
+
+
+@functools.cache
+def _found(program: str) -> str:
+    return shutil.which(program, path="/usr/bin:/bin:/usr/sbin:/sbin") or ""
+
+
+def _environment(scratch: Path) -> dict[str, str]:
+    return {
+        "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        "HOME": str(scratch / "home"),
+        "TMPDIR": str(scratch / "tmp"),
+        "LC_ALL": "C.UTF-8",
+        "TZ": "UTC",
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
+        "NO_COLOR": "1",
+    }
+
+
+def _end_group(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
+def _without(scratch: Path, output: bytes) -> str:
+    return output.decode("utf-8", "replace").replace(str(scratch / "src") + "/", "").replace(str(scratch), "")
+
+
+def _reason(problem: ToolError) -> Reason:
+    return "timed-out" if isinstance(problem, ToolTimedOut) else "crashed"
+
+
+def _told(problem: ToolError) -> str:
+    return str(problem)[:400]

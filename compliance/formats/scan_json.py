@@ -1,0 +1,38 @@
+"""The object that `scan --json` prints."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from detectors.findings import as_json
+from detectors.model import RunRecord
+
+__all__ = ["dumps"]
+
+
+def dumps(run: RunRecord) -> bytes:
+    """Return the run as one JSON object, UTF-8, with a newline at its end."""
+    shown: dict[str, Any] = {
+        "findings": [as_json(item) for item in run.findings],
+        "not_analysed": [
+            {"path": entry.path, "detector": entry.detector, "reason": entry.reason}
+            | ({"detail": entry.detail} if entry.detail else {})
+            for entry in run.not_analysed
+        ],
+        "summary": {
+            "files": len(run.files),
+            "executed": run.executed,
+            "cached": run.cached,
+            "seconds": round(run.seconds, 6),
+            "workers": run.workers,
+            "findings_digest": run.findings_digest,
+            "whole": run.whole,
+            "problems": list(run.problems),
+            "excluded": sum(entry.files for entry in run.excluded),
+        },
+    }
+    if any(item.baseline != "none" for item in run.findings) or run.absent:
+        shown["absent"] = list(run.absent)
+    return msgspec.json.encode(shown) + b"\n"
