@@ -211,7 +211,7 @@ class ShadowTree:
 
     def __enter__(self) -> Self:
         """Write the files, read-only."""
-        self.scratch = Path(tempfile.mkdtemp(prefix="detector-"))
+        self.scratch = Path(os.path.realpath(tempfile.mkdtemp(prefix="detector-")))
         self.folder = self.scratch / "src"
         self.folder.mkdir()
         for name, data in self._sources.items():
@@ -294,7 +294,11 @@ def _analyse_once(tool: Tool, sources: Mapping[str, bytes]) -> dict[str, FileRep
         if changed:
             raise DetectorWroteFiles(tool.name, changed)
         asked = {name: sources[shadow.paths[name]] for name in names}
-        clean = msgspec.structs.replace(completed, stderr=_without(shadow.scratch, completed.stderr).encode())
+        # Absolute paths go: results must be equal on every worker, and shared by all.
+        place = os.fsencode(shadow.folder) + b"/"
+        clean = msgspec.structs.replace(
+            completed, stdout=completed.stdout.replace(place, b""), stderr=completed.stderr.replace(place, b"")
+        )
         try:
             reports = tool.parse(clean, asked)
         except (KeyError, ValueError, TypeError, AttributeError, IndexError, msgspec.MsgspecError) as problem:

@@ -1,0 +1,80 @@
+"""bandit: security of Python."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from detectors.detector import Tool
+from detectors.errors import ToolCrashed
+from detectors.model import FileReport, Finding, Level, NotAnalysed, Region
+from detectors.sandbox import Completed
+from detectors.tools.suppressions import lines_of, suppressed
+
+LEVELS: dict[str, Level] = {"HIGH": "error", "MEDIUM": "warning", "LOW": "note"}
+NOSEC = re.compile(r"#.*?\bnosec\b[^#]*", re.IGNORECASE)
+
+
+class Bandit(Tool):
+    """bandit with all its tests; severity HIGH is `error`, MEDIUM `warning`, LOW `note`."""
+
+    name = "bandit"
+    distribution = "bandit"
+    languages = frozenset({"python"})
+    complexity_score = 2.5
+    start_s = 0.8
+
+    def command(self, files: Sequence[str]) -> list[str]:
+        """Return the command; explicit files, since with `-r` bandit obeys the tree's `.bandit`."""
+        python = (sys.executable, "-I", "-m", "bandit")
+        # An exclude pattern of ours that matches nothing takes the place of bandit's own (`*.egg`, `.tox`, …).
+        fixed = ("-q", "-f", "json", "--ini", "/dev/null", "--exclude", "/nothing", "--ignore-nosec")
+        return [*python, *fixed, *files]
+
+    def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
+        """Read the JSON report: `metrics` names what was read, `errors` what could not be parsed."""
+        if completed.exit_code not in (0, 1):
+            raise ToolCrashed(self.name, completed.exit_code, completed.stderr.decode("utf-8", "replace"))
+        report = msgspec.json.decode(completed.stdout)
+        errors = {_relative(entry["filename"]): entry["reason"] for entry in report["errors"]}
+        found: dict[str, list[dict[str, Any]]] = {}
+        for entry in report["results"]:
+            found.setdefault(_relative(entry["filename"]), []).append(entry)
+        answers: dict[str, FileReport | NotAnalysed] = {}
+        for name in {_relative(path) for path in report["metrics"]} & set(sources):
+            if name in errors:
+                answers[name] = NotAnalysed("", "", "parse-error", errors[name])
+                continue
+            lines = lines_of(sources[name])
+            answers[name] = FileReport(tuple(_finding(entry, lines) for entry in found.get(name, [])))
+        return answers
+
+
+def _relative(path: str) -> str:
+    return re.sub(r"\A(?:\./)+", "", path)
+
+
+def _finding(entry: dict[str, Any], lines: Sequence[str]) -> Finding:
+    number = entry["line_number"]
+    line = lines[number - 1] if 0 < number <= len(lines) else ""
+    region = Region(number, _column(line, entry.get("col_offset", 0)))
+    finding = Finding(
+        f"bandit/{entry['test_id']}", LEVELS.get(entry["issue_severity"], "note"), entry["issue_text"], region
+    )
+    span = entry.get("line_range") or [number]
+
+    def marker(texts: Sequence[str], _finding: Finding) -> str | None:
+        # bandit takes a marker on any line of the statement.
+        marked = (NOSEC.search(texts[n - 1]) for n in span if 0 < n <= len(texts))
+        return next((match.group() for match in marked if match), None)
+
+    return suppressed(finding, lines, marker)
+
+
+def _column(line: str, offset: int) -> int:
+    """Return the column of a byte offset, as `ast` counts, in code points from 1."""
+    return len(line.encode("utf-8", "surrogatepass")[: max(offset, 0)].decode("utf-8", "replace")) + 1

@@ -1,0 +1,104 @@
+"""ruff: errors, pyflakes, bugbear and pylint's errors and warnings for Python."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from detectors.detector import Tool
+from detectors.errors import ToolCrashed
+from detectors.model import FileReport, Finding, Level, NotAnalysed, Region
+from detectors.sandbox import Completed
+from detectors.tools.suppressions import lines_of, suppressed
+
+SELECTED = "E4,E7,E9,F,B,PLE,PLW"
+"""Bugs, not style: what a reviewer would stop a merge for. S101 and style rules would contradict the Power of Ten."""
+ERRORS = re.compile(r"E9|F63|F7|F82|PLE")
+CHECKED = re.compile(r"\[DEBUG\] Checking: (.+)$", re.MULTILINE)
+LINE = re.compile(r"#.*?\b(?:noqa(?P<codes>:\s*[A-Z0-9, ]+)?|ruff:\s*ignore\[(?P<more>[^\]]*)\]).*", re.IGNORECASE)
+WHOLE_FILE = re.compile(r"\s*#\s*(?:ruff|flake8):\s*noqa(?P<codes>:\s*[A-Z0-9, ]+)?", re.IGNORECASE)
+RANGE = re.compile(r"\s*#\s*ruff:\s*(?P<verb>disable|enable)\[(?P<codes>[^\]]*)\]")
+
+
+class Ruff(Tool):
+    """
+    ruff, with a fixed set of rules and nothing of the tree's configuration.
+
+    A file that ruff cannot parse is *not analysed*: its other rules would be silent. Level `error` for E9, F63, F7,
+    F82 and PLE, `warning` for the rest.
+    """
+
+    name = "ruff"
+    distribution = "ruff"
+    languages = frozenset({"python"})
+    complexity_score = 0.1
+    files_per_batch = 500
+    start_s = 0.05
+
+    def command(self, files: Sequence[str]) -> list[str]:
+        """Return the command: verbose, since only the log says which files were read."""
+        binary = Path(sys.executable).with_name("ruff")
+        fixed = ("--isolated", "--no-cache", "--ignore-noqa", "--output-format=json", "--target-version=py311", "-v")
+        return [str(binary), "check", *fixed, f"--select={SELECTED}", "--", *(f"./{name}" for name in files)]
+
+    def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
+        """Read the JSON list of diagnostics, and the log for the files read."""
+        diagnostics = completed.stderr.decode("utf-8", "replace")
+        if completed.exit_code not in (0, 1):
+            raise ToolCrashed(self.name, completed.exit_code, diagnostics)
+        read = {_relative(path) for path in CHECKED.findall(diagnostics)}
+        found: dict[str, list[dict[str, Any]]] = {}
+        for entry in msgspec.json.decode(completed.stdout):
+            found.setdefault(_relative(entry["filename"]), []).append(entry)
+        return {name: _report(data, found.get(name, [])) for name, data in sources.items() if name in read}
+
+
+def _relative(path: str) -> str:
+    return path.removeprefix("./")
+
+
+def _report(data: bytes, entries: list[dict[str, Any]]) -> FileReport | NotAnalysed:
+    broken = [entry for entry in entries if entry["code"] in (None, "invalid-syntax", "E902")]
+    if broken:
+        where = broken[0].get("location") or {}
+        return NotAnalysed("", "", "parse-error", f"line {where.get('row', 0)}: {broken[0]['message']}"[:200])
+    lines = lines_of(data)
+    return FileReport(tuple(suppressed(_finding(entry), lines, _marker) for entry in entries))
+
+
+def _finding(entry: dict[str, Any]) -> Finding:
+    start, end = entry["location"], entry["end_location"]
+    level: Level = "error" if ERRORS.match(entry["code"]) else "warning"
+    region = Region(start["row"], start["column"], end["row"], end["column"])
+    return Finding(f"ruff/{entry['code']}", level, entry["message"], region)
+
+
+def _marker(lines: Sequence[str], finding: Finding) -> str | None:
+    code = finding.rule.removeprefix("ruff/")
+    # A marker counts on the first and the last line of what it mutes (a string or call of several lines).
+    for number in {finding.region.start_line, finding.region.end_line}:
+        line = lines[number - 1] if 0 < number <= len(lines) else ""
+        match = LINE.search(line)
+        if match and _covers(match["codes"] or match["more"], code):
+            return match.group()
+    open_range = None
+    for number, line in enumerate(lines, 1):
+        if "#" not in line:
+            continue
+        whole = WHOLE_FILE.match(line)
+        if whole and _covers(whole["codes"], code):
+            return whole.group()
+        switch = RANGE.match(line)
+        if switch and number <= finding.region.start_line and _covers(switch["codes"], code):
+            open_range = switch.group() if switch["verb"] == "disable" else None
+    return open_range
+
+
+def _covers(codes: str | None, code: str) -> bool:
+    wanted = re.findall(r"[A-Z]+[0-9]*", (codes or "").upper())
+    return codes is None or any(code.startswith(prefix) for prefix in wanted)

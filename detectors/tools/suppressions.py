@@ -1,0 +1,27 @@
+"""Finding the markers with which a source asks a tool for silence; the tools run with all of them switched off."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from detectors.model import Finding, Suppression
+from detectors.parsing import decode
+
+__all__ = ["Marker", "lines_of", "suppressed"]
+
+Marker = Callable[[Sequence[str], Finding], str | None]
+"""Given the file's lines and a finding: the marker that would have muted it, or `None`."""
+
+
+def lines_of(data: bytes) -> list[str]:
+    """Return the file's lines, decoded as Python or UTF-8 or Latin-1; ends at `\\n`, `\\r\\n` or `\\r`."""
+    return re.split(r"\r\n|\n|\r", decode(data, "text"))
+
+
+def suppressed(finding: Finding, lines: Sequence[str], marker: Marker) -> Finding:
+    """Return the finding, marked as suppressed where `marker` says so."""
+    found = marker(lines, finding)
+    return finding if found is None else msgspec.structs.replace(finding, suppression=Suppression(found.strip()[:200]))
