@@ -1,0 +1,143 @@
+"""
+`findings.sarif`: SARIF 2.1.0, one SARIF run for each detector.
+
+Source: OASIS "Static Analysis Results Interchange Format (SARIF) Version 2.1.0".
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from detectors.findings import FINGERPRINT
+from detectors.model import DetectorRecord, LocatedFinding, RunRecord
+
+__all__ = ["MEDIA_TYPE", "NAME", "dumps", "write"]
+
+NAME = "findings.sarif"
+MEDIA_TYPE = "application/sarif+json"
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+ROOT = "SRCROOT"
+
+
+def write(run: RunRecord, file: Path) -> None:
+    """Write the log."""
+    file.write_bytes(dumps(run))
+
+
+def dumps(run: RunRecord) -> bytes:
+    """Return the log as UTF-8 JSON."""
+    by_detector: dict[str, list[LocatedFinding]] = {detector.name: [] for detector in run.detectors}
+    for item in run.findings:
+        by_detector.setdefault(item.detector, []).append(item)
+    runs = [_run(run, detector, by_detector[detector.name]) for detector in run.detectors]
+    return msgspec.json.encode({"$schema": SCHEMA, "version": "2.1.0", "runs": runs}) + b"\n"
+
+
+def _run(run: RunRecord, detector: DetectorRecord, found: list[LocatedFinding]) -> dict[str, Any]:
+    described = {rule.id: rule for rule in detector.rules}
+    ids = sorted(set(described) | {item.finding.rule for item in found})
+    rules = []
+    for rule_id in ids:
+        rule = described.get(rule_id)
+        rules.append(
+            {"id": rule_id}
+            if rule is None
+            else {
+                "id": rule_id,
+                "shortDescription": {"text": rule.summary or rule_id},
+                "help": {"text": rule.help, "markdown": rule.help},
+                "defaultConfiguration": {"level": rule.level},
+            }
+        )
+    places = {rule_id: place for place, rule_id in enumerate(ids)}
+    paths = sorted({item.path for item in found})
+    digests = {file.path: file.digest.removeprefix("sha256:") for file in run.files}
+    index = {path: place for place, path in enumerate(paths)}
+    return {
+        "tool": {
+            "driver": {
+                "name": detector.name,
+                "version": detector.version,
+                "rules": rules,
+                "properties": {"codeDigest": detector.code_digest, "configDigest": detector.config_digest},
+            }
+        },
+        "automationDetails": {"id": f"{detector.name}/{run.run_id}"},
+        "columnKind": "unicodeCodePoints",
+        "originalUriBaseIds": {ROOT: {"description": {"text": "The scanned root."}}},
+        "invocations": [_invocation(run, detector.name)],
+        "artifacts": [
+            {"location": {"uri": _uri(path), "uriBaseId": ROOT}, "hashes": {"sha-256": digests[path]}}
+            if path in digests
+            else {"location": {"uri": _uri(path), "uriBaseId": ROOT}}
+            for path in paths
+        ],
+        "results": [_result(item, places, index) for item in found],
+    }
+
+
+def _invocation(run: RunRecord, detector: str) -> dict[str, Any]:
+    entries = [entry for entry in run.not_analysed if entry.detector in {detector, ""}]
+    notifications: list[dict[str, Any]] = [
+        {
+            "descriptor": {"id": f"not-analysed/{entry.reason}"},
+            "level": "warning",
+            "message": {"text": f"not analysed: {entry.reason}" + (f": {entry.detail}" if entry.detail else "")},
+            "locations": [_location(entry.path)],
+        }
+        for entry in entries
+    ]
+    if not run.whole:
+        notifications += [{"level": "error", "message": {"text": f"not whole: {problem}"}} for problem in run.problems]
+    return {
+        "executionSuccessful": run.whole,
+        "startTimeUtc": run.started,
+        "toolExecutionNotifications": notifications,
+    }
+
+
+def _result(item: LocatedFinding, places: dict[str, int], index: dict[str, int]) -> dict[str, Any]:
+    finding = item.finding
+    region = {"startLine": finding.region.start_line, "startColumn": finding.region.start_column}
+    if finding.region.end_line:
+        region["endLine"] = finding.region.end_line
+        region["endColumn"] = max(finding.region.end_column, 1)
+    location = _location(item.path)
+    location["physicalLocation"]["artifactLocation"]["index"] = index[item.path]
+    location["physicalLocation"]["region"] = region
+    result: dict[str, Any] = {
+        "ruleId": finding.rule,
+        "ruleIndex": places[finding.rule],
+        "level": finding.level,
+        "message": {"text": finding.message or finding.rule},
+        "locations": [location],
+        "partialFingerprints": {FINGERPRINT: item.fingerprint},
+    }
+    if finding.related:
+        result["relatedLocations"] = [
+            _location(related.path or item.path, related.line) | {"id": number, "message": {"text": related.message}}
+            for number, related in enumerate(finding.related)
+        ]
+    if finding.suppression is not None:
+        result["suppressions"] = [{"kind": "inSource", "justification": finding.suppression.marker}]
+    if item.baseline != "none":
+        result["baselineState"] = item.baseline
+    return result
+
+
+def _location(path: str, line: int | None = None) -> dict[str, Any]:
+    physical: dict[str, Any] = {"artifactLocation": {"uri": _uri(path), "uriBaseId": ROOT}}
+    if line is not None:
+        physical["region"] = {"startLine": line}
+    return {"physicalLocation": physical}
+
+
+def _uri(path: str) -> str:
+    """Return a report path as relative reference (RFC 3986 §4.2): `%` in it is a character, so it is encoded too."""
+    encoded = quote(path, safe="/-._~!$&'()*+,;=@")
+    # A first segment with a colon would read as a scheme; quote() encodes it, and the rest needs no dot segment.
+    return encoded or "."
