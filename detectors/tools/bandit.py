@@ -16,7 +16,8 @@ from detectors.sandbox import Completed
 from detectors.tools.suppressions import lines_of, suppressed
 
 LEVELS: dict[str, Level] = {"HIGH": "error", "MEDIUM": "warning", "LOW": "note"}
-NOSEC = re.compile(r"#.*?\bnosec\b[^#]*", re.IGNORECASE)
+NOSEC = re.compile(r"#.*?\bnosec\b:?(?P<tests>[^#]*)", re.IGNORECASE)
+IDS = re.compile(r"B\d+|[a-z_]{6,}")
 
 
 class Bandit(Tool):
@@ -62,15 +63,18 @@ def _finding(entry: dict[str, Any], lines: Sequence[str]) -> Finding:
     number = entry["line_number"]
     line = lines[number - 1] if 0 < number <= len(lines) else ""
     region = Region(number, _column(line, entry.get("col_offset", 0)))
-    finding = Finding(
-        f"bandit/{entry['test_id']}", LEVELS.get(entry["issue_severity"], "note"), entry["issue_text"], region
-    )
+    # B105 to B107 quote the password that they found; evidence must not spread it.
+    message = re.sub(r"password: .*", "password", entry["issue_text"], flags=re.DOTALL)
+    finding = Finding(f"bandit/{entry['test_id']}", LEVELS.get(entry["issue_severity"], "note"), message, region)
     span = entry.get("line_range") or [number]
 
-    def marker(texts: Sequence[str], _finding: Finding) -> str | None:
-        # bandit takes a marker on any line of the statement.
+    def marker(texts: Sequence[str], found: Finding) -> str | None:
+        # bandit takes a marker on any line of the statement; one with test ids or names speaks of these only.
         marked = (NOSEC.search(texts[n - 1]) for n in span if 0 < n <= len(texts))
-        return next((match.group() for match in marked if match), None)
+        wanted = {found.rule.removeprefix("bandit/"), entry["test_name"]}
+        return next(
+            (m.group() for m in marked if m and (not m["tests"] or wanted & set(IDS.findall(m["tests"])))), None
+        )
 
     return suppressed(finding, lines, marker)
 

@@ -89,7 +89,7 @@ class Shell(Tool):
         return {name: FileReport((Finding("shell/ran", "note", "ran", Region(1)),)) for name in sources if name in answered}
 '''
 
-TOOL = '''
+TOOL = """
 import os, signal, sys, time
 from pathlib import Path
 for name in sys.argv[1:]:
@@ -107,7 +107,7 @@ for name in sys.argv[1:]:
         while gate.exists():
             time.sleep(0.01)
     print(name)
-'''
+"""
 
 
 def install(folder: Path, module: str = MODULE) -> Path:
