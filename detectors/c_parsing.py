@@ -232,16 +232,16 @@ class CFile(ParsedFile):
         head = MACRO_HEAD.match(self.source, start, end)
         name = head["name"].decode() if head else ""
         inside = self._words_in(head.end(), end) if head else iter(())
-        calls = (self._call(at, word) for at, word in inside)
+        calls = (self._call(at, word, head.end() if head else 0) for at, word in inside)
         return Macro(name, start, tuple(call for call in calls if call is not None))
 
-    def _call(self, start: int, word: bytes) -> Call | None:
+    def _call(self, start: int, word: bytes, floor: int = 0) -> Call | None:
         """Return the call that begins at `start`, unless it is a keyword, a member, a declaration or a head."""
         source = self.source
         opening = _skip_space(source, start + len(word))
         if source[opening : opening + 1] != b"(" or word in KEYWORDS or self.is_dead(start):
             return None
-        before = source[max(start - 256, 0) : start].rstrip()
+        before = source[max(start - 256, floor) : start].rstrip()
         if before.endswith((b".", b"->")):
             return None
         if before[-1:].isalnum() or before.endswith(b"_"):

@@ -18,8 +18,9 @@ DETECTOR = "power-of-ten-c"
 C_LANGUAGES: frozenset[Language] = frozenset({"c", "cpp"})
 HEADERS = (".h", ".hh", ".hpp", ".hxx", ".h++", ".ipp", ".tcc")
 ALLOCATION = frozenset(
-    b"malloc calloc realloc reallocarray free cfree alloca __builtin_alloca aligned_alloc posix_memalign memalign "
-    b"valloc pvalloc strdup strndup strdupa strndupa wcsdup asprintf vasprintf getline getdelim sbrk brk open_memstream "
+    b"malloc calloc realloc reallocarray free cfree alloca __builtin_alloca aligned_alloc posix_memalign "
+    b"memalign valloc pvalloc strdup strndup strdupa strndupa wcsdup asprintf vasprintf getline "
+    b"getdelim sbrk brk open_memstream "
     b"_alloca _malloca _strdup _aligned_malloc _aligned_free _aligned_realloc".split()
 )
 MAX_EXPANSIONS = 1_000
