@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Literal
 
 __all__ = ["Layout", "Macro", "lay_out"]
@@ -68,13 +67,8 @@ class Layout:
     parsable: bytes
     code: bytes
     macros: tuple[Macro, ...]
-    hidden: tuple[tuple[int, int], ...]
-    """Sorted, disjoint ranges of branches that are in `code`, but not in `parsable`."""
-
-    @cached_property
-    def whole(self) -> bool:
-        """Whether the parsable text holds all of the code."""
-        return not self.hidden
+    hidden: tuple[tuple[int, int, int], ...]
+    """Branches that are in `code`, but not in `parsable`: start, end, and where their group begins; sorted, disjoint."""
 
 
 def lay_out(source: bytes, language: Literal["c", "cpp"]) -> Layout:
@@ -110,8 +104,8 @@ def lay_out(source: bytes, language: Literal["c", "cpp"]) -> Layout:
     conditionals.finish()
     for start, end in conditionals.dead:
         code[start:end] = parsable[start:end] = source[start:end].translate(_SPACES)
-    hidden = tuple(_merged(conditionals.hidden))
-    for start, end in hidden:
+    hidden = tuple(_outermost(conditionals.hidden))
+    for start, end, _ in hidden:
         parsable[start:end] = source[start:end].translate(_SPACES)
     macros = tuple(_macros(source, _outside(defines, _merged(conditionals.dead)), language))
     return Layout(bytes(parsable), bytes(code), macros, hidden)
@@ -172,6 +166,7 @@ class _Branch:
 
 @dataclass
 class _Group:
+    start: int
     before: bytes
     branches: list[_Branch]
 
@@ -186,7 +181,7 @@ class _Conditionals:
         self._open: list[_Group] = []
         self._seen_to = 0
         self.dead: list[tuple[int, int]] = []
-        self.hidden: list[tuple[int, int]] = []
+        self.hidden: list[tuple[int, int, int]] = []
 
     def see(self, keyword: bytes, rest: bytes, start: int, end: int) -> None:
         """Take the next directive, of any kind."""
@@ -197,7 +192,7 @@ class _Conditionals:
         self._read(start)
         self._seen_to = end
         if opens:
-            self._open.append(_Group(self._current().last, [_branch(keyword, rest, end)]))
+            self._open.append(_Group(start, self._current().last, [_branch(keyword, rest, end)]))
         elif self._open:
             group = self._open[-1]
             group.branches[-1].end = start
@@ -242,7 +237,9 @@ class _Conditionals:
         kept = self._choose(branches)
         if kept is not None:
             current.add(kept.text)
-        self.hidden += ((branch.start, branch.end) for branch in branches if branch is not kept)
+        self.hidden += (
+            (branch.start, branch.end, group.start) for branch in branches if branch is not kept
+        )
 
     def _choose(self, branches: list[_Branch]) -> _Branch | None:
         """Take the branch that earlier choices ask for: a brace opened under a condition is closed under it."""
@@ -279,6 +276,15 @@ def _merged(ranges: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         end = max(end, next_end)
     if end > start:
         yield start, end
+
+
+def _outermost(ranges: Iterable[tuple[int, int, int]]) -> Iterator[tuple[int, int, int]]:
+    """Yield the ranges that lie in no other; groups nest, so ranges never overlap in part."""
+    seen_to = 0
+    for start, end, group in sorted(ranges, key=lambda hidden: (hidden[0], -hidden[1])):
+        if start >= seen_to:
+            yield start, end, group
+            seen_to = end
 
 
 def _outside(inner: list[tuple[int, int]], holes: Iterable[tuple[int, int]]) -> Iterator[tuple[int, int]]:

@@ -287,9 +287,14 @@ class CFile(ParsedFile):
         declarator = node.child_by_field_name("declarator")
         if body is None or declarator is None or body.type not in {"compound_statement", "try_statement"}:
             return None
-        name, _ = _declared(declarator)
+        name, is_function = _declared(declarator)
         if name is None or name.text is None:
             return None
+        if not is_function:
+            # `TEST(name) {`: a macro writes the head. Nobody calls it by what stands in the parentheses.
+            shown = self.source[node.start_byte : name.end_byte].decode("utf-8", "replace") + ")"
+            at = (node.start_byte, node.start_byte, name.end_byte, body.start_byte, body.end_byte)
+            return Function(shown, "", True, *at, -1)
         head = self.source[node.start_byte : name.start_byte]
         parameters = _parameters(declarator)
         prefix = _qualification(declarator)
@@ -331,7 +336,7 @@ def _conditional(directive: bytes, match: re.Match[bytes], stack: list[int], dea
 
 def _declared(node: Node) -> tuple[Node | None, bool]:
     """Return the name node that a declarator declares, and whether it declares a function (not a pointer to one)."""
-    is_function = pointer = False
+    is_function = False
     current: Node | None = node
     for _ in range(MAX_DECLARATOR_DEPTH):
         if current is None or current.type in NAMES:
@@ -343,9 +348,9 @@ def _declared(node: Node) -> tuple[Node | None, bool]:
             current = current.child_by_field_name("name")
             continue
         if current.type == "function_declarator":
-            is_function = not pointer
+            is_function = True
         elif current.type == "pointer_declarator":
-            pointer, is_function = True, False
+            is_function = False  # of `(*f)(int)`, seen from outside in; `*f(int)` is a function again
         inner = current.child_by_field_name("declarator")
         if inner is None and current.named_child_count:
             inner = next((c for c in current.named_children if c.type.endswith("declarator") or c.type in NAMES), None)

@@ -59,6 +59,12 @@ static int same(int n) { return a(n); }
 int b(int n) { return same(n); }
 """,
         """
+#define TEST(name) void run_##name(void)
+int kill(int n);
+TEST(kill) { stop(1); }
+int stop(int n) { return kill(n); }
+""",
+        """
 #ifdef WIDE
 long head(long n)
 #else
