@@ -237,9 +237,7 @@ class _Conditionals:
         kept = self._choose(branches)
         if kept is not None:
             current.add(kept.text)
-        self.hidden += (
-            (branch.start, branch.end, group.start) for branch in branches if branch is not kept
-        )
+        self.hidden += ((branch.start, branch.end, group.start) for branch in branches if branch is not kept)
 
     def _choose(self, branches: list[_Branch]) -> _Branch | None:
         """Take the branch that earlier choices ask for: a brace opened under a condition is closed under it."""

@@ -46,6 +46,7 @@ KEYWORDS = frozenset(
     b"__declspec __extension__ __typeof__ case goto and or not co_return co_await co_yield delete new".split()
 )
 """Words that stand before a parenthesis, or before a call, without being a function or a type."""
+STATEMENTS = frozenset(b"if else for while do switch case return goto".split())
 OPENS_A_CALL = KEYWORDS - {b"alignas", b"decltype"}
 QUERY = """
 (function_definition) @function
@@ -273,6 +274,8 @@ class CFile(ParsedFile):
         border = max(source.rfind(b";", 0, body.start_byte), source.rfind(b"}", 0, body.start_byte))
         first = bisect.bisect_left(words, (border + 1, b""))
         last = bisect.bisect_left(words, (body.start_byte, b""))
+        if any(word in STATEMENTS for _, word in words[first:last]):
+            return None  # a statement of a function that the parser lost track of
         for start, word in words[first:last]:
             if word not in KEYWORDS and source[_skip_space(source, start + len(word)) :][:1] == b"(":
                 static = any(word == b"static" for _, word in words[first:last])

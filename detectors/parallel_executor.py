@@ -78,6 +78,8 @@ class InProcess:
 
     def __init__(self, workers: int) -> None:
         self.workers = max(workers, 1)
+        # Several threads may run calls at once (the stages of a flow); together they use no more than `workers`.
+        self._slots = threading.BoundedSemaphore(self.workers)
 
     def run(self, calls: Iterable[Call], stop: threading.Event) -> Iterator[CallResult]:
         """Yield results as they finish; keeps at most two calls a worker waiting."""
@@ -86,7 +88,7 @@ class InProcess:
         with ThreadPoolExecutor(self.workers, thread_name_prefix="detector") as threads:
             try:
                 for call in source:
-                    running.add(threads.submit(_timed, call, stop))
+                    running.add(threads.submit(_timed, call, stop, self._slots))
                     if len(running) >= 2 * self.workers:
                         done, running = wait(running, return_when=FIRST_COMPLETED)
                         yield from (future.result() for future in done)
@@ -223,15 +225,16 @@ class ParallelExecutor:
         assert not queue, "a batch was neither finished nor given up"
 
 
-def _timed(call: Call, stop: threading.Event) -> CallResult:
-    clock = time.perf_counter()
-    if stop.is_set():
-        return CallResult(call, None, ClusterError("the run was stopped"), 0.0)
-    try:
-        value = call.function(*call.args, **call.kwargs)
-    except Exception as problem:  # the caller sees every error as a value; only what ends the process flies
-        return CallResult(call, None, problem, time.perf_counter() - clock)
-    return CallResult(call, value, None, time.perf_counter() - clock)
+def _timed(call: Call, stop: threading.Event, slots: threading.BoundedSemaphore) -> CallResult:
+    with slots:
+        clock = time.perf_counter()
+        if stop.is_set():
+            return CallResult(call, None, ClusterError("the run was stopped"), 0.0)
+        try:
+            value = call.function(*call.args, **call.kwargs)
+        except Exception as problem:  # the caller sees every error as a value; only what ends the process flies
+            return CallResult(call, None, problem, time.perf_counter() - clock)
+        return CallResult(call, value, None, time.perf_counter() - clock)
 
 
 def _timed_value(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, float]:

@@ -32,7 +32,7 @@ from detectors import snapshot as snapshots
 from detectors.batch import BatchResult
 from detectors.cache import CachedResult, ResultCache, result_key
 from detectors.detector import Detector, Registry, RuleGroup, Tool, discover
-from detectors.errors import DetectorBroken, SourceChanged, UsageError
+from detectors.errors import ClusterError, DetectorBroken, SourceChanged, UsageError
 from detectors.model import (
     Analysed,
     BatchRecord,
@@ -197,7 +197,8 @@ class Scan:
             DetectorBroken: A detector broke its contract; nothing it said is kept.
             ClusterError: The scheduler was lost; what was finished is in the cache.
         """
-        self._run(self._stages[stage].batches)
+        # A stage that is tried again runs what has no answer yet.
+        self._run(batch for batch in self._stages[stage].batches if not self._answered(batch))
 
     def execute_all(self) -> None:
         """Run all stages' batches together, longest first."""
@@ -369,11 +370,19 @@ class Scan:
         executor = self._open_executor()
         roots = tuple(root.path for root in self._snapshot.roots)
         total = sum(len(batch.files) for stage in self._stages.values() for batch in stage.batches)
-        for batch, result in executor.run_batches(batches, roots):
-            if not isinstance(result, BatchResult):
-                raise result
-            self._take(batch, result)
-            self._progress(batch.stage, self._done, total)
+        try:
+            for batch, result in executor.run_batches(batches, roots):
+                if not isinstance(result, BatchResult):
+                    raise result
+                self._take(batch, result)
+                self._progress(batch.stage, self._done, total)
+        except ClusterError:
+            with self._lock:
+                self._executor = None  # whoever tries again gets a new cluster
+            raise
+
+    def _answered(self, batch: Batch) -> bool:
+        return all((file.path, name) in self._outcomes for file in batch.files for name in batch.detectors)
 
     def _take(self, batch: Batch, result: BatchResult) -> None:
         keyed = [(self._keys[outcome.path, outcome.detector], outcome) for outcome in result.outcomes]

@@ -1,0 +1,53 @@
+"""`--cluster tls://host:port`: a scheduler that runs already."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+from detectors.errors import ClusterError, UsageError
+
+__all__ = ["RunningScheduler"]
+
+VARIABLES = ("DETECTOR_POOL_TLS_CA", "DETECTOR_POOL_TLS_CERT", "DETECTOR_POOL_TLS_KEY")
+
+
+class RunningScheduler:
+    """
+    A scheduler's address. Only TLS: whoever reaches a scheduler without certificates runs code on its workers.
+
+    The certificates are named by the environment: `DETECTOR_POOL_TLS_CA`, `_CERT`, `_KEY`.
+    """
+
+    name: ClassVar[str] = "tls://HOST:PORT"
+
+    def accepts(self, target: str) -> bool:
+        """Tell whether `target` is an address."""
+        return "://" in target
+
+    @contextlib.contextmanager
+    def open(self, target: str, workers: int) -> Iterator[Any]:
+        """Yield a connected client whose versions agree with the workers'; see `detectors.ports.ClusterKind`."""
+        del workers
+        if not target.startswith("tls://"):
+            raise UsageError(f"--cluster {target}: only tls:// is taken; anyone may run code through a plain address")
+        files = [os.environ.get(name, "") for name in VARIABLES]
+        if not all(files):
+            raise UsageError(f"--cluster {target} needs certificates; set {', '.join(VARIABLES)} to their files")
+        from distributed import Client, Security
+
+        security = Security(  # type: ignore[no-untyped-call]
+            tls_ca_file=files[0], tls_client_cert=files[1], tls_client_key=files[2], require_encryption=True
+        )
+        try:
+            client = Client(target, security=security, timeout="20s", set_as_default=False)  # type: ignore[no-untyped-call]
+        except (OSError, TimeoutError) as problem:
+            raise ClusterError(f"the scheduler {target} cannot be reached: {problem}") from problem
+        with contextlib.closing(client):
+            try:
+                client.get_versions(check=True)  # type: ignore[no-untyped-call]
+            except ValueError as problem:
+                raise ClusterError(f"client and workers of {target} differ: {problem}") from problem
+            yield client

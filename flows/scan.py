@@ -1,0 +1,154 @@
+"""The flow `scan`: snapshot, plan, a task a detector stage, reduce, settle, evidence, verify."""
+
+from __future__ import annotations
+
+import contextvars
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Any
+
+from prefect import flow
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.utilities.annotations import quote
+from pydantic import Field
+
+from compliance.signing import SigningKey
+from detectors.errors import DetectorPoolError
+from detectors.model import RunRecord
+from detectors.ports import Progress
+from detectors.scan import Scan, ScanOptions
+from flows import stages
+
+__all__ = ["NotWhole", "run_scan_flow", "scan_flow"]
+
+STAGES_AT_ONCE = 16
+"""Threads that wait for batches; the work itself is bounded by the run's workers."""
+
+
+class NotWhole(DetectorPoolError):
+    """Units that were planned have no answer; the evidence says so, and the flow run fails."""
+
+    exit_code = 4
+
+    def __init__(self, record: RunRecord) -> None:
+        super().__init__(record)
+        self.record = record
+
+    def __str__(self) -> str:
+        return "the run is not whole: " + "; ".join(self.record.problems[:5])
+
+
+@dataclasses.dataclass(frozen=True)
+class _Caller:
+    """What a caller in this process hands over that is no parameter: a secret, and a callback."""
+
+    passphrase: bytes | None = dataclasses.field(default=None, repr=False)
+    progress: Progress | None = None
+
+
+_CALLER: contextvars.ContextVar[_Caller] = contextvars.ContextVar("caller")
+
+
+@flow(
+    name="scan",
+    flow_run_name="scan-{paths[0]}",
+    description="Scan source trees with every detector; write and verify signed evidence.",
+    task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE),  # type: ignore[arg-type]  # its type is generic in what tasks return
+    persist_result=False,
+    validate_parameters=True,
+)
+def scan_flow(  # noqa: PLR0917  # Prefect's form shows one field a parameter
+    paths: Annotated[list[str], Field(description="Folders or files to scan.", min_length=1)],
+    evidence: Annotated[str | None, Field(description="New folder for the signed evidence.")] = None,
+    keys: Annotated[str | None, Field(description="Folder of the signing key; needed with evidence.")] = None,
+    detectors: Annotated[list[str] | None, Field(description="Names; all that are installed when empty.")] = None,
+    cluster: Annotated[str | None, Field(description="inline, local, or a scheduler's tls:// address.")] = None,
+    workers: Annotated[int | None, Field(description="How many batches at once.", ge=1)] = None,
+    cache: Annotated[str | None, Field(description="Folder of the cache.")] = None,
+    use_cache: Annotated[bool, Field(description="Whether stored answers are taken.")] = True,
+    verify_cache: Annotated[float, Field(description="Share of stored answers computed again.", ge=0, le=1)] = 0.0,
+    baseline: Annotated[str | None, Field(description="Output of an earlier `scan --json`.")] = None,
+    include: Annotated[list[str] | None, Field(description="Gitignore-style patterns of files in scope.")] = None,
+    exclude: Annotated[list[str] | None, Field(description="Gitignore-style patterns of files out of scope.")] = None,
+    ignore: Annotated[bool, Field(description="Whether .gitignore files are obeyed.")] = True,
+) -> RunRecord:
+    """
+    Scan source trees.
+
+    Raises:
+        NotWhole: After the evidence was written, when planned and answered units do not reconcile.
+        DetectorPoolError: As `detectors.scan.scan`.
+    """
+    options = ScanOptions(
+        paths=tuple(map(Path, paths)), detectors=None if detectors is None else tuple(detectors), cluster=cluster,
+        workers=workers, cache=Path(cache) if cache else None, use_cache=use_cache, verify_cache=verify_cache,
+        baseline=Path(baseline) if baseline else None, include=tuple(include or ()), exclude=tuple(exclude or ()),
+        ignore=ignore,
+    )  # fmt: skip
+    caller = _CALLER.get(_Caller())
+    # Before the work: a key that cannot be used must not cost the night's results.
+    key = SigningKey.load_or_create(Path(keys), caller.passphrase) if evidence and keys else None
+    record = _scanned(options, stages.told(caller.progress))
+    quoted = _quoted(record)
+    if evidence and key is not None:
+        stages.seal(quoted, Path(evidence), _quoted(key))
+        stages.verify(Path(evidence))
+    stages.publish(quoted, Path(evidence) if evidence else None)
+    if not record.whole:
+        raise NotWhole(record)
+    return record
+
+
+def run_scan_flow(
+    options: ScanOptions,
+    *,
+    evidence: Path | None,
+    keys: Path,
+    passphrase: bytes | None = None,
+    progress: Progress | None = None,
+) -> RunRecord:
+    """
+    Run the flow in this process, against the server that `PREFECT_API_URL` names.
+
+    Returns:
+        The record, also of a run that is not whole (whose flow run has failed).
+    """
+    token = _CALLER.set(_Caller(passphrase, progress))
+    try:
+        return scan_flow(
+            paths=[str(path) for path in options.paths],
+            evidence=None if evidence is None else str(evidence.absolute()),
+            keys=str(keys),
+            detectors=None if options.detectors is None else list(options.detectors),
+            cluster=options.cluster,
+            workers=options.workers,
+            cache=None if options.cache is None else str(options.cache),
+            use_cache=options.use_cache,
+            verify_cache=options.verify_cache,
+            baseline=None if options.baseline is None else str(options.baseline),
+            include=list(options.include),
+            exclude=list(options.exclude),
+            ignore=options.ignore,
+        )
+    except NotWhole as problem:
+        return problem.record
+    finally:
+        _CALLER.reset(token)
+
+
+def _scanned(options: ScanOptions, progress: Progress) -> RunRecord:
+    with Scan(options, progress) as scan:
+        run = _quoted(scan)
+        stages.snapshot(run)
+        planned = stages.plan(run)
+        submitted = [stages.execute.submit(run, stage.name) for stage in planned if stage.batches]
+        # `.result()` of each: a task that was lost stays pending for ever, while its flow would end completed.
+        finished = [future.result() for future in submitted]
+        assert len(finished) == len(submitted), "every submitted stage has a result or has raised"
+        stages.reduce(run)
+        return stages.settle(run)
+
+
+def _quoted(value: object) -> Any:
+    """Keep Prefect from walking through the value in search of futures; the task gets the value itself."""
+    return quote(value)
