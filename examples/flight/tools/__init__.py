@@ -1,0 +1,1 @@
+"""Tools on the ground: they read what the flight software sent."""
