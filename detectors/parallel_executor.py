@@ -134,7 +134,9 @@ class DaskBackend:
                     _timed_value, call.function, call.args, call.kwargs, key=key, pure=False, priority=call.priority
                 )
             )
-        completed = dask_as_completed(futures, with_results=True, raise_errors=False)  # type: ignore[no-untyped-call]
+        completed = dask_as_completed(  # type: ignore[no-untyped-call]
+            futures, loop=self._client.loop, with_results=True, raise_errors=False
+        )
         try:
             for future, value in completed:
                 call, submitted = by_key.pop(future.key)

@@ -47,7 +47,7 @@ class RunningScheduler:
             raise ClusterError(f"the scheduler {target} cannot be reached: {problem}") from problem
         with contextlib.closing(client):
             try:
-                client.get_versions(check=True)  # type: ignore[no-untyped-call]
+                client.get_versions(check=True)
             except ValueError as problem:
                 raise ClusterError(f"client and workers of {target} differ: {problem}") from problem
             yield client

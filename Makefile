@@ -1,0 +1,64 @@
+# Everything a user or a contributor runs. `make` lists it.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+DEMO := .demo
+JOBS ?= 2
+TESTS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-services prove check lint format lock golden clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(STAMP) ## Make the environment from the lock
+
+$(STAMP): requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+demo: $(STAMP) ## Scan real C and Python (psutil, examples/), write evidence, verify it
+	@PATH="$(abspath $(BIN)):$$PATH" sh demo/run.sh $(DEMO)
+
+test: $(STAMP) ## Run the tests; TESTS=name runs those whose name holds it, and stops at the first failure
+ifeq ($(TESTS),)
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --cov --cov-report=term tests
+else
+	$(BIN)/python -m pytest -q -x -k "$(TESTS)" tests
+endif
+
+test-services: $(STAMP) ## Run the tests that need system packages (none do so far)
+	@echo "no test needs a service or a system package so far"
+
+prove: $(STAMP) ## Run the full counts of tampered evidence and killed runs (up to an hour)
+	$(BIN)/python -m tests.prove
+
+check: $(STAMP) ## What CI runs before the tests: style, types, directions of imports, our own scan
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/detector-pool scan detectors compliance flows deployments --fail-on error --require-complete --output .demo-own-scan.txt \
+		|| { cat .demo-own-scan.txt; rm -f .demo-own-scan.txt; exit 1; }
+	@tail -3 .demo-own-scan.txt && rm -f .demo-own-scan.txt
+
+lint: $(STAMP) ## Style only
+	$(BIN)/ruff check .
+
+format: $(STAMP) ## Format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+golden: $(STAMP) ## Rewrite the golden files; review the difference
+	$(BIN)/python -m tests.golden.regenerate
+
+lock: ## Resolve requirements.txt anew (needs uv on the PATH)
+	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-annotate --no-header --extra dev --constraint constraints.txt --output-file requirements.txt pyproject.toml
+
+clean: ## Remove the environment and what the demo left
+	rm -rf $(VENV) $(DEMO)
