@@ -243,10 +243,12 @@ def _main(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return CLEAN
     except (KeyboardInterrupt, typer.Abort):
-        told = "interrupted; what was finished is in the cache, and the next run goes on from there"
-        return _failed(arguments, told, INTERRUPTED)
+        code = INTERRUPTED
     except Exception as problem:
         return _failed(arguments, *_told(problem))
+    if code == INTERRUPTED:  # also what typer makes of Ctrl-C
+        told = "interrupted; what was finished is in the cache, and the next run goes on from there"
+        return _failed(arguments, told, INTERRUPTED)
     return int(code or CLEAN)
 
 
