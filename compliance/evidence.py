@@ -36,6 +36,7 @@ CONTEXT = b"detector-pool evidence manifest v1\0"
 MAX_MANIFEST_BYTES = 16 << 20
 MAX_SIGNATURE_BYTES = 1024
 CHUNK_BYTES = 1 << 20
+UNSIGNED = "its signature is not valid"
 
 
 class Artifact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -124,7 +125,11 @@ def verify(folder: Path, public_key: Path | None = None) -> Verdict:
     trusted = VerifyingKey.load(public_key) if public_key is not None else None
     key_check, key = _check_key(folder, trusted)
     manifest_check, manifest = _check_manifest(folder, trusted or key)
-    checks = [key_check, manifest_check, _check_signature_spelling(folder)]
+    signature_check = _check_signature_spelling(folder)
+    if signature_check.ok and manifest_check.problem == UNSIGNED:
+        # Which of the two was changed cannot be told, so both are named.
+        signature_check = Check(SIGNATURE, False, "it is not the signature of this manifest")
+    checks = [key_check, manifest_check, signature_check]
     if manifest is not None:
         checks += [_check_file(folder, artifact) for artifact in manifest.files]
         if key is not None and manifest.public_key_id != key.id:
@@ -198,7 +203,7 @@ def _check_manifest(folder: Path, key: VerifyingKey | None) -> tuple[Check, Mani
     except (OSError, binascii.Error) as problem:
         return Check(MANIFEST, False, f"its signature cannot be read: {_told(problem)}"), manifest
     if key is None or not key.verifies(signature, CONTEXT + encoded):
-        return Check(MANIFEST, False, "its signature is not valid"), manifest
+        return Check(MANIFEST, False, UNSIGNED), manifest
     return Check(MANIFEST, True), manifest
 
 

@@ -1,0 +1,152 @@
+"""What other software reads: SARIF by its official schema, Parquet, HTML without a network, CI annotations."""
+
+from __future__ import annotations
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import jsonschema
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compliance.formats import github, gitlab, html, run_json, sarif, scan_json, tables
+from detectors.findings import as_json
+from detectors.model import Finding, Region, RunRecord
+from tests.compliance.conftest import HOSTILE, make_run
+
+SCHEMA = json.loads((Path(__file__).parents[1] / "golden" / "sarif-schema-2.1.0.json").read_text())
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_sarif_is_valid_by_its_schema(whole: bool) -> None:
+    """A log that a viewer refuses is no evidence."""
+    log = json.loads(sarif.dumps(make_run(whole=whole)))
+    jsonschema.Draft4Validator(SCHEMA, format_checker=jsonschema.FormatChecker()).validate(log)
+
+    results = [result for run in log["runs"] for result in run["results"]]
+    assert len(results) == 3
+    assert {tuple(result["partialFingerprints"]) for result in results} == {("edp/v1",)}
+    assert [result["suppressions"] for result in results if "suppressions" in result] == [
+        [{"kind": "inSource", "justification": "# noqa"}]
+    ]
+    assert all(run["invocations"][0]["executionSuccessful"] is whole for run in log["runs"])
+    notes = [note for run in log["runs"] for note in run["invocations"][0]["toolExecutionNotifications"]]
+    assert sum("descriptor" in note for note in notes) == 3  # the unreadable one counts for both detectors
+    assert "/src" not in json.dumps(log)
+
+
+def test_sarif_of_an_empty_run_is_valid() -> None:
+    """No findings is an answer, too."""
+    jsonschema.Draft4Validator(SCHEMA).validate(json.loads(sarif.dumps(make_run(found=()))))
+
+
+@settings(max_examples=40, deadline=None)
+@given(NAMES)
+def test_sarif_uris_give_the_path_back(path: str) -> None:
+    """Whatever a file is called, its URI is valid and means that file."""
+    finding = Finding("P10-R1-goto", "note", "m", Region(1))
+    log = json.loads(sarif.dumps(make_run(found=((path, "power-of-ten-c", finding),))))
+    uri = log["runs"][0]["results"][0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]
+
+    assert uri.isascii()
+    assert unquote(uri) == path
+    assert ":" not in uri.partition("/")[0]
+
+
+class _Page(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.text = ""
+        self.attributes: list[tuple[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def _page(run: RunRecord, folder: Path) -> _Page:
+    html.write(run, folder / "report.html")
+    page = _Page()
+    page.feed((folder / "report.html").read_text("utf-8"))
+    return page
+
+
+def test_the_report_shows_hostile_text_as_text(run: RunRecord, tmp_path: Path) -> None:
+    """A file name must not become a script in the auditor's browser."""
+    page = _page(run, tmp_path)
+
+    assert "script" not in page.tags
+    assert HOSTILE in page.text
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert (
+        "content",
+        "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'",
+    ) in page.attributes
+
+
+def test_the_report_loads_nothing(run: RunRecord, tmp_path: Path) -> None:
+    """It must open without a network, and tell nobody that it was opened."""
+    page = _page(run, tmp_path)
+    links = [value for name, value in page.attributes if name in {"src", "href", "xlink:href"} and value]
+
+    assert all(link.startswith("#") for link in links)
+    assert not {"link", "img", "iframe", "script"} & set(page.tags)
+    assert page.tags.count("svg") == 1
+
+
+def test_the_report_is_the_same_for_the_same_run(run: RunRecord, tmp_path: Path) -> None:
+    """Bytes that change by themselves cannot be compared."""
+    html.write(run, tmp_path / "a")
+    html.write(run, tmp_path / "b")
+
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_parquet_has_every_finding_and_its_schema_also_when_empty(run: RunRecord, tmp_path: Path) -> None:
+    """Tables of two runs must be appendable, also when one is empty."""
+    tables.write(run, tmp_path / "a.parquet")
+    tables.write(make_run(found=()), tmp_path / "b.parquet")
+    full, empty = pq.read_table(tmp_path / "a.parquet"), pq.read_table(tmp_path / "b.parquet")
+
+    assert full.to_pylist() == [{k: v for k, v in as_json(f).items() if k != "related"} for f in run.findings]
+    assert (full.schema, empty.num_rows) == (empty.schema, 0)
+
+
+def test_run_json_holds_sources_plan_and_origin(run: RunRecord, tmp_path: Path) -> None:
+    """An auditor asks on what, with what, and what was taken from the cache."""
+    run_json.write(run, tmp_path / "run.json")
+    record = json.loads((tmp_path / "run.json").read_text())
+
+    assert record["files"][0]["digest"].startswith("sha256:")
+    assert {"detectors", "units", "batches", "not_analysed", "excluded"} <= set(record)
+
+
+def test_scan_json_has_the_fixed_keys(run: RunRecord) -> None:
+    """INTERFACE fixes them; others read them."""
+    shown = json.loads(scan_json.dumps(run))
+
+    assert set(shown) == {"findings", "not_analysed", "summary"}
+    assert set(shown["findings"][0]) >= {
+        "rule", "path", "line", "column", "level", "message", "detector", "fingerprint", "baseline", "suppressed",
+    }  # fmt: skip
+    assert set(shown["summary"]) >= {"files", "executed", "cached", "seconds", "workers", "findings_digest"}
+
+
+def test_ci_formats_escape_and_leave_out_what_is_suppressed(run: RunRecord) -> None:
+    """A newline in a message must not start a new workflow command."""
+    finding = Finding("R", "error", "one\n::error::two", Region(1))
+    lines = github.dumps(make_run(found=(("a,b:c.c", "d", finding),))).decode().splitlines()
+    issues = json.loads(gitlab.dumps(run))
+
+    assert lines == ["::error file=a%2Cb%3Ac.c,line=1,col=1,title=R::one%0A::error::two"]
+    assert [issue["severity"] for issue in issues] == ["major", "minor"]
+    assert len(github.dumps(run).splitlines()) == 2
