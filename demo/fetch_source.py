@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
     pins, name, folder = Path(arguments[0]), arguments[1], Path(arguments[2])
     try:
         pin = json.loads(pins.read_text())[name]
-        print(fetch(name, pin["version"], pin["sha256"], folder))
+        sys.stdout.write(f"{fetch(name, pin['version'], pin['sha256'], folder)}\n")
     except (FetchError, OSError, KeyError, ValueError) as problem:
         sys.stderr.write(f"cannot fetch {name}: {problem}\n")
         return 1

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import flow
+from prefect.logging.handlers import APILogHandler
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 from pydantic import Field
@@ -31,7 +32,8 @@ class NotWhole(DetectorPoolError):
     exit_code = 4
 
     def __init__(self, record: RunRecord) -> None:
-        super().__init__(record)
+        # Not the record itself: whoever logs the error would print all of it.
+        super().__init__(record.run_id, record.problems[:5])
         self.record = record
 
     def __str__(self) -> str:
@@ -58,22 +60,37 @@ _CALLER: contextvars.ContextVar[_Caller] = contextvars.ContextVar("caller")
     validate_parameters=True,
 )
 def scan_flow(  # noqa: PLR0917  # Prefect's form shows one field a parameter
-    paths: Annotated[list[str], Field(description="Folders or files to scan.", min_length=1)],
-    evidence: Annotated[str | None, Field(description="New folder for the signed evidence.")] = None,
-    keys: Annotated[str | None, Field(description="Folder of the signing key; needed with evidence.")] = None,
-    detectors: Annotated[list[str] | None, Field(description="Names; all that are installed when empty.")] = None,
-    cluster: Annotated[str | None, Field(description="inline, local, or a scheduler's tls:// address.")] = None,
-    workers: Annotated[int | None, Field(description="How many batches at once.", ge=1)] = None,
-    cache: Annotated[str | None, Field(description="Folder of the cache.")] = None,
-    use_cache: Annotated[bool, Field(description="Whether stored answers are taken.")] = True,
-    verify_cache: Annotated[float, Field(description="Share of stored answers computed again.", ge=0, le=1)] = 0.0,
-    baseline: Annotated[str | None, Field(description="Output of an earlier `scan --json`.")] = None,
-    include: Annotated[list[str] | None, Field(description="Gitignore-style patterns of files in scope.")] = None,
-    exclude: Annotated[list[str] | None, Field(description="Gitignore-style patterns of files out of scope.")] = None,
-    ignore: Annotated[bool, Field(description="Whether .gitignore files are obeyed.")] = True,
+    paths: Annotated[list[str], Field(min_length=1)],
+    evidence: str | None = None,
+    keys: str | None = None,
+    detectors: list[str] | None = None,
+    cluster: str | None = None,
+    workers: Annotated[int | None, Field(ge=1)] = None,
+    cache: str | None = None,
+    use_cache: bool = True,
+    verify_cache: Annotated[float, Field(ge=0, le=1)] = 0.0,
+    baseline: str | None = None,
+    include: list[str] | None = None,
+    exclude: list[str] | None = None,
+    ignore: bool = True,
 ) -> RunRecord:
     """
-    Scan source trees.
+    Scan source trees with every detector; write and verify signed evidence.
+
+    Args:
+        paths: Folders or files to scan.
+        evidence: New folder for the signed evidence.
+        keys: Folder of the signing key; needed with evidence.
+        detectors: Names; all that are installed when empty.
+        cluster: inline, local, or a scheduler's tls:// address.
+        workers: How many batches at once.
+        cache: Folder of the cache.
+        use_cache: Whether stored answers are taken.
+        verify_cache: Share of the stored answers, 0 to 1, that is computed again and compared.
+        baseline: Output of an earlier `scan --json`.
+        include: Gitignore-style patterns of files in scope.
+        exclude: Gitignore-style patterns of files out of scope.
+        ignore: Whether .gitignore files are obeyed.
 
     Raises:
         NotWhole: After the evidence was written, when planned and answered units do not reconcile.
@@ -134,6 +151,8 @@ def run_scan_flow(
         return problem.record
     finally:
         _CALLER.reset(token)
+        # The server may end with this run; what was logged must be there before.
+        APILogHandler().flush()
 
 
 def _scanned(options: ScanOptions, progress: Progress) -> RunRecord:

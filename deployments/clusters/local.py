@@ -54,7 +54,8 @@ class LocalProcesses:
                     protocol="tls://",
                     security=security,
                     dashboard_address="127.0.0.1:0",
-                    worker_dashboard_address="127.0.0.1:0",
+                    worker_dashboard_address=None,
+                    scheduler_kwargs={"dashboard": False},
                     silence_logs=logging.CRITICAL,
                 )
                 stack.callback(cluster.close)

@@ -106,7 +106,11 @@ def test_a_forged_folder_is_consistent_but_not_anchored(tmp_path: Path, run: Run
     collect(run, tmp_path / "forged", other)
 
     assert verify(tmp_path / "forged").ok
-    assert _bad(tmp_path / "forged", tmp_path / "keys" / "public-key.pem") == {"public-key.pem", "manifest.json", "manifest.sig"}
+    assert _bad(tmp_path / "forged", tmp_path / "keys" / "public-key.pem") == {
+        "public-key.pem",
+        "manifest.json",
+        "manifest.sig",
+    }
 
 
 def test_swapped_parts_of_two_honest_folders_are_named(tmp_path: Path, run: RunRecord, key: SigningKey) -> None:

@@ -219,7 +219,7 @@ def test_index_spares_hashing_only_what_surely_did_not_change(tmp_path: Path, mo
         settled = take_snapshot([tree], index=cache)
         assert len(hashed) == 4
 
-        size_kept = os.stat(old)
+        size_kept = old.stat()
         old.write_text("int z;")
         os.utime(old, ns=(size_kept.st_atime_ns, size_kept.st_mtime_ns))
         changed = take_snapshot([tree], index=cache)

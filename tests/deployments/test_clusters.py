@@ -1,0 +1,103 @@
+"""Dask clusters: only with a certificate, nothing beyond loopback, nothing left running."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from detectors.errors import ClusterError, UsageError
+from detectors.ports import open_cluster
+
+PROBE = """
+import sys, urllib.request, urllib.error
+import psutil
+from detectors.ports import open_cluster
+
+if __name__ == "__main__":
+    with open_cluster("local", 2) as client:
+        assert client.submit(sum, [1, 2]).result() == 3
+        me = psutil.Process()
+        family = [me, *me.children(recursive=True)]
+        listening = [c.laddr for p in family for c in p.net_connections(kind="inet") if c.status == "LISTEN"]
+        assert listening and {address.ip for address in listening} == {"127.0.0.1"}, listening
+        from distributed import Client
+        plain = client.scheduler.address.replace("tls://", "tcp://")
+        for address, security in ((plain, None), (client.scheduler.address, None)):
+            try:
+                Client(address, security=security, timeout=5)
+            except Exception as problem:
+                print("refused", type(problem).__name__)
+            else:
+                print("LET IN", address)
+        for address in listening:
+            for path in ("/", "/info", "/metrics", "/json/counts.json", "/status", "/api/v1/retire_workers"):
+                try:
+                    code = urllib.request.urlopen(f"http://127.0.0.1:{address.port}{path}", timeout=5).status
+                except urllib.error.HTTPError as problem:
+                    code = problem.code
+                except OSError:
+                    code = 0
+                if code not in (0, 404):
+                    print("SERVED", path, code)
+        print("children", *[p.pid for p in family[1:]])
+"""
+
+
+@pytest.mark.slow
+def test_the_local_cluster_refuses_strangers_and_leaves_nothing(tmp_path: Path) -> None:
+    """Any user of the machine who reached it could run code as us."""
+    script = tmp_path / "probe.py"
+    script.write_text(PROBE)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**__import__("os").environ, "PYTHONPATH": str(Path(__file__).parents[2])},
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert "LET IN" not in done.stdout
+    assert "SERVED" not in done.stdout
+    assert done.stdout.count("refused") == 2
+    children = next(line for line in done.stdout.splitlines() if line.startswith("children")).split()[1:]
+    assert len(children) >= 2
+    _, alive = psutil.wait_procs([psutil.Process(int(p)) for p in children if psutil.pid_exists(int(p))], timeout=10)
+    assert not alive
+
+
+def test_addresses_are_tls_only_and_need_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain address would let anyone run code on the workers."""
+    with pytest.raises(UsageError, match="only tls"), open_cluster("tcp://127.0.0.1:8786", 1):
+        pass
+    with pytest.raises(UsageError, match="DETECTOR_POOL_TLS_CA"), open_cluster("tls://127.0.0.1:8786", 1):
+        pass
+    with pytest.raises(UsageError, match="neither"), open_cluster("cloud", 1):
+        pass
+
+
+@pytest.mark.slow
+def test_a_running_scheduler_is_reached_with_certificates(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same scan runs on a cluster that was there before; one that is not there is an error that names it."""
+    from distributed import LocalCluster, Security
+
+    security = Security.temporary()
+    for name, text in (
+        ("CA", security.tls_ca_file),
+        ("CERT", security.tls_client_cert),
+        ("KEY", security.tls_client_key),
+    ):
+        (tmp_path / name).write_text(text)
+        monkeypatch.setenv(f"DETECTOR_POOL_TLS_{name}", str(tmp_path / name))
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(protocol="tls://", security=security, host="127.0.0.1", **options) as cluster:
+        address = cluster.scheduler_address
+        with open_cluster(address, 1) as client:
+            assert client.submit(sum, [1, 2]).result() == 3
+    with pytest.raises(ClusterError, match="cannot be reached"), open_cluster("tls://127.0.0.1:1", 1):
+        pass
