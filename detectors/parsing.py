@@ -120,6 +120,6 @@ def decode(data: bytes, language: Language) -> str:
     for encoding in [*encodings, "utf-8-sig"]:
         try:
             return data.decode(encoding)
-        except (UnicodeDecodeError, LookupError):
+        except (UnicodeError, LookupError):  # the codec `undefined` raises the wider one
             continue
     return data.decode("latin-1")

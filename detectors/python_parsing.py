@@ -1,180 +1,600 @@
 """
-Python: `ast` of the text, walked once with a stack of our own, so that no depth of nesting overflows.
+Python source to its syntax tree, scopes and names, in one walk that all rules share.
 
-The code is never imported or run. A file that CPython's parser refuses is `Unparsable`.
+`PythonFile.scopes` is the index: every module, class, function, lambda and comprehension, with its calls, uses of
+names and bindings. `PythonFile.resolve` tells what an expression may stand for: something of this file, or a dotted
+name from elsewhere. The walk keeps its own stack, so that no nesting overflows the interpreter's. The code is never
+imported or run.
 """
 
 from __future__ import annotations
 
 import ast
+import builtins
 import functools
 import re
+import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, NamedTuple, TypeAlias
 
-from detectors.model import Language, Region
+from detectors.model import Region
 from detectors.parsing import ParsedFile, Unparsable
 
-__all__ = ["Definition", "PythonFile", "dotted"]
+__all__ = ["MADE", "SUPER", "Import", "PythonFile", "Reference", "Scope", "namespace_of"]
 
-Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+MADE = "()"
+"""Stands in `Reference.path` for an instance of what is named before it."""
+SUPER = "super()"
+"""Stands in `Reference.path` for the bases of the class."""
+MAX_STEPS = 32
+"""Aliases of aliases that `resolve` follows before it gives up."""
+MAX_ASSIGNED = 8
+"""Assignments to one name in one scope that count as aliases; of more, none does."""
+
+Kind = Literal["module", "class", "function", "comprehension"]
+
+_BUILTINS = frozenset(dir(builtins))
+_HEAD = re.compile(rb"(?:(?:async[ \t\f\\\r\n]+)?def|class)[ \t\f\\\r\n]+")
+_NAME = re.compile(rb"[^\s(:\[\\]+")
+_NO_NODES = frozenset({"ctx", "op", "ops", "id", "attr", "arg", "module", "level", "kind", "kwd_attrs", "conversion"})
+_FIELDS: dict[type, tuple[str, ...]] = {
+    kind: tuple(field for field in kind._fields if field not in _NO_NODES)
+    for kind in vars(ast).values()
+    if isinstance(kind, type) and issubclass(kind, ast.AST)
+}
+_LEAVES = frozenset({ast.Constant, ast.Pass, ast.Break, ast.Continue, type(None), str, int})
 
 
-class Definition:
-    """A function and where it stands."""
+class Import(NamedTuple):
+    """A dotted name from an import statement."""
 
-    __slots__ = ("class_name", "name", "node", "qualified")
+    level: int
+    """Leading dots of a relative import."""
+    path: tuple[str, ...]
 
-    def __init__(self, node: ast.FunctionDef | ast.AsyncFunctionDef, qualified: str, class_name: str | None) -> None:
+
+class Reference(NamedTuple):
+    """What an expression may stand for."""
+
+    scope: Scope | None
+    """The class or function of this file; `None` for what is imported or built in."""
+    level: int
+    """Leading dots of a relative import; 0 else."""
+    path: tuple[str, ...]
+    """Attributes below `scope`, or the whole dotted name (`builtins` leads what is built in); see MADE and SUPER."""
+
+
+Value: TypeAlias = "Scope | Import | ast.expr | None"
+"""What a name is bound to: a `Scope`, an `Import`, the expression assigned, or `None` for what cannot be known."""
+
+
+class Scope:
+    """A module, class, function or comprehension, with what stands in it but not in the scopes inside of it."""
+
+    __slots__ = (
+        "attributes",
+        "bindings",
+        "calls",
+        "elsewhere",
+        "function",
+        "global_names",
+        "imports",
+        "kind",
+        "loads",
+        "name",
+        "node",
+        "number",
+        "parent",
+        "stars",
+        "stores",
+    )
+
+    def __init__(self, kind: Kind, node: Any, parent: Scope | None) -> None:
+        self.kind: Kind = kind
         self.node = node
-        self.name = node.name
-        self.qualified = qualified
-        """Names of the classes and functions around it, and its own, with dots."""
-        self.class_name = class_name
-        """Qualified name of the class whose method it is; `None` for functions."""
+        self.parent = parent
+        self.number = 0
+        """Position in `PythonFile.scopes`."""
+        self.name: str = getattr(node, "name", "<lambda>" if isinstance(node, ast.Lambda) else "")
+        """Of a lambda the name that it is assigned to, if there is one."""
+        outer = None if parent is None else parent.function
+        self.function: Scope | None = self if kind == "function" else outer
+        """The nearest function around what stands here, itself included."""
+        self.bindings: dict[str, list[Value]] = {}
+        self.global_names: set[str] = set()
+        self.elsewhere: set[str] = set()
+        """Names declared `nonlocal`."""
+        self.calls: list[ast.Call] = []
+        self.loads: list[ast.Name] = []
+        self.attributes: list[ast.Attribute] = []
+        """Attributes that are read."""
+        self.stores: list[ast.Attribute | ast.Subscript] = []
+        """Attributes and items that are assigned or deleted."""
+        self.imports: list[ast.Import] = []
+        self.stars: list[tuple[ast.ImportFrom, Import]] = []
+
+    def bind(self, name: str, value: Value) -> None:
+        """Note that `name` is bound here."""
+        self.bindings.setdefault(name, []).append(value)
+
+    def parameter(self) -> str:
+        """Return the name of the first positional parameter; empty when there is none."""
+        if self.kind != "function":
+            return ""
+        first = (*self.node.args.posonlyargs, *self.node.args.args)[:1]
+        return first[0].arg if first else ""
+
+    def decorators(self) -> frozenset[str]:
+        """Return the last words of the decorators' names."""
+        found = (
+            decorator.func if isinstance(decorator, ast.Call) else decorator
+            for decorator in getattr(self.node, "decorator_list", ())
+        )
+        return frozenset(getattr(item, "attr", getattr(item, "id", "")) for item in found)
+
+    @property
+    def qualname(self) -> str:
+        """The names of the classes and functions around it, and its own, with dots."""
+        names = [self.name]
+        outer = self.parent
+        while outer is not None:  # bounded by the depth of the scopes
+            if outer.name:
+                names.append(outer.name)
+            outer = outer.parent
+        return ".".join(reversed(names))
+
+
+_Todo = tuple[ast.expr, Scope, tuple[str, ...], bool]
 
 
 class PythonFile(ParsedFile):
-    """A Python file."""
+    """A Python file: tree, scopes and names are made on first use."""
 
-    def __init__(self, data: bytes, language: Language, name: str = "") -> None:
-        super().__init__(data, language, name)
-        self.text = self.text.removeprefix("\ufeff")
+    @property
+    def understood(self) -> float:
+        """Return 1.0; raises Unparsable, since Python's parser takes a file whole or not at all."""
+        assert self.tree is not None
+        return 1.0
 
     @functools.cached_property
-    def module(self) -> ast.Module:
+    def tree(self) -> ast.Module:
         """
-        The tree.
+        The syntax tree.
 
         Raises:
-            Unparsable: CPython's parser refuses the text, or cannot hold it.
+            Unparsable: Python's parser refuses the text, or cannot hold it.
         """
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # odd escapes in the scanned text are not this run's warnings
-                return ast.parse(self.text)
-        except SyntaxError as problem:
-            raise Unparsable("parse-error", f"line {problem.lineno or 0}: {problem.msg}"[:200]) from problem
-        except (ValueError, RecursionError, MemoryError, OverflowError) as problem:
-            raise Unparsable("parse-error", f"{type(problem).__name__}: {problem}"[:200]) from problem
+            return _parse(self.text)
+        except RecursionError:
+            pass
+        # How deep a tree may be hangs on how deep the caller's stack is already. A fresh thread has always the same,
+        # so that every worker gives the same answer.
+        return _parse_in_thread(self.text)
 
     @functools.cached_property
-    def nodes(self) -> Sequence[tuple[ast.AST, Definition | None]]:
-        """Every node with the function around it, parents before children."""
-        return self._walked[0]
+    def scopes(self) -> Sequence[Scope]:
+        """All scopes in order of appearance; the module is the first."""
+        return _Indexer(self.tree).run()
 
-    @functools.cached_property
-    def definitions(self) -> Sequence[Definition]:
-        """Every function, in the order of the text."""
-        return self._walked[1]
+    def functions(self) -> Iterator[Scope]:
+        """Yield the scope of every `def` in order of appearance; lambdas are not among them."""
+        return (item for item in self.scopes if isinstance(item.node, (ast.FunctionDef, ast.AsyncFunctionDef)))
 
-    @functools.cached_property
-    def imports(self) -> dict[str, str]:
+    def span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
+        """Return the offsets in `source` of a node's first byte and of the byte after its last."""
+        start = self._offset(node.lineno, node.col_offset)
+        end = self._offset(node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
+        return start, max(start, end)
+
+    def at(self, node: ast.expr | ast.stmt) -> Region:
+        """Return where a node stands."""
+        return self.region(*self.span(node))
+
+    def name_of(self, scope: Scope) -> Region:
+        """Return where the name of a function or class stands in its definition; the whole of a lambda."""
+        start, end = self.span(scope.node)
+        head = _HEAD.match(self.source, start)
+        name = _NAME.match(self.source, head.end()) if head is not None else None
+        return self.region(*name.span()) if name is not None else self.region(start, end)
+
+    def lookup(self, name: str, scope: Scope) -> tuple[Scope | None, list[Value]]:
+        """Return the scope that binds a name seen in `scope`, and its bindings; `None` if it is built in or unknown."""
+        here: Scope | None = scope
+        while here is not None:  # bounded by the depth of the scopes
+            if name in here.global_names:
+                return self.scopes[0], self.scopes[0].bindings.get(name, [])
+            # The names of a class are seen by its own statements only, not by the functions inside.
+            if name in here.bindings and name not in here.elsewhere and (here is scope or here.kind != "class"):
+                return here, here.bindings[name]
+            here = here.parent
+        return None, []
+
+    def resolve(self, expression: ast.expr, scope: Scope) -> tuple[tuple[Reference, ...], tuple[ast.expr, ...]]:
         """
-        Local name to the dotted name that it was imported as, anywhere in the file.
+        Return what an expression in `scope` may stand for, and the expressions of assignments that led there.
 
-        Relative imports begin with their dots.
+        Known are names, aliases by assignment, imports, attributes, `getattr(x, "name")`, `x.__dict__["name"]`,
+        `vars(x)["name"]`, `__import__("name")`, `importlib.import_module("name")`, `self`, `cls`, `super()` and
+        instances made on the spot. What is not known is left out.
         """
-        found: dict[str, str] = {}
-        for node, _ in self.nodes:
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    found[alias.asname or alias.name.partition(".")[0]] = (
-                        alias.name if alias.asname else alias.name.partition(".")[0]
-                    )
-            elif isinstance(node, ast.ImportFrom):
-                origin = "." * node.level + (node.module or "")
-                for alias in node.names:
-                    found[alias.asname or alias.name] = f"{origin}{'.' if node.module else ''}{alias.name}"
-        return found
+        key = (id(expression), scope.number)
+        if key in self._resolved:
+            return self._resolved[key][1:]
+        found: dict[Reference, None] = {}
+        passed: list[ast.expr] = []
+        todo: list[_Todo] = [(expression, scope, (), False)]
+        for _ in range(MAX_STEPS):
+            if not todo:
+                break
+            item, where, tail, aliased = todo.pop()
+            root, attributes = _peel(item)
+            path = (*attributes, *tail)
+            if isinstance(root, ast.Name):
+                for value, owner in self._values(root.id, where, aliased):
+                    if isinstance(value, Reference):
+                        found[value._replace(path=(*value.path, *path))] = None
+                    else:
+                        passed.append(value)
+                        todo.append((value, owner, path, True))
+            elif isinstance(root, ast.Call):
+                reference = self._called(root, where, path, todo)
+                if reference is not None:
+                    found[reference] = None
+            elif isinstance(root, ast.Subscript):
+                inner = namespace_of(root)
+                if inner is not None:
+                    todo.append((inner[0], where, (inner[1], *path), aliased))
+        self._resolved[key] = expression, tuple(found), tuple(passed)
+        return self._resolved[key][1:]
 
-    def at(self, node: ast.expr | ast.stmt | ast.alias | ast.keyword, length: int | None = None) -> Region:
-        """Return the region of a node, or of its first `length` code points."""
-        line, column = self._place(node.lineno, node.col_offset)
-        if length is not None:
-            return Region(line, column, line, column + length)
-        end = self._place(node.end_lineno or node.lineno, node.end_col_offset or node.col_offset)
-        return Region(line, column, *end)
-
-    def name_of(self, node: Scope) -> Region:
-        """Return the region of a function's or class's name."""
-        line, column = self._place(node.lineno, node.col_offset)
-        text = self._lines[node.lineno - 1] if node.lineno <= len(self._lines) else ""
-        match = re.compile(rf"(?:async\s+def|def|class)\s+(?={re.escape(node.name)}\b)").match(text, column - 1)
-        start = match.end() + 1 if match else column
-        return Region(line, start, line, start + len(node.name))
-
-    def resolve(self, node: ast.expr) -> str | None:
-        """Return the dotted name that an expression means, through the file's imports; `None` for anything else."""
-        name = dotted(node)
-        if name is None:
-            return None
-        head, _, rest = name.partition(".")
-        origin = self.imports.get(head, head)
-        return f"{origin}.{rest}" if rest else origin
+    def dotted(self, expression: ast.expr, scope: Scope) -> frozenset[str]:
+        """Return the absolute dotted names from outside of this file that an expression may stand for."""
+        references, _ = self.resolve(expression, scope)
+        return frozenset(".".join(item.path) for item in references if item.scope is None and not item.level)
 
     @functools.cached_property
-    def _lines(self) -> list[str]:
-        # As CPython's tokenizer counts: form feeds and the separators of `str.splitlines` are no line ends.
-        return re.split(r"\r\n|\n|\r", self.text)
+    def _outside(self) -> Scope:
+        """Where nothing is bound but what is built in."""
+        scope = Scope("module", self.tree, None)
+        scope.number = -1
+        return scope
 
     @functools.cached_property
-    def _moved(self) -> bool:
-        """Whether a bare carriage return makes CPython's lines other than the report's, which end at `\\n` only."""
-        return re.search(r"\r(?!\n)", self.text) is not None
-
-    def _place(self, line: int, offset: int) -> tuple[int, int]:
-        text = self._lines[line - 1] if 0 < line <= len(self._lines) else ""
-        column = (
-            offset if text.isascii() else len(text.encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "replace"))
-        )
-        if not self._moved:
-            return line, column + 1
-        starts = [0, *(match.end() for match in re.finditer(r"\r\n|\n|\r", self.text))]
-        at = starts[line - 1] + column if line <= len(starts) else len(self.text)
-        before = self.text[:at]
-        return before.count("\n") + 1, at - (before.rfind("\n") + 1) + 1
+    def _resolved(self) -> dict[tuple[int, int], tuple[ast.expr, tuple[Reference, ...], tuple[ast.expr, ...]]]:
+        return {}  # holds the expression too, so that no other can take its id
 
     @functools.cached_property
-    def _walked(self) -> tuple[list[tuple[ast.AST, Definition | None]], list[Definition]]:
-        nodes: list[tuple[ast.AST, Definition | None]] = []
-        definitions: list[Definition] = []
-        stack: list[tuple[ast.AST, Definition | None, str, str | None]] = [(self.module, None, "", None)]
-        # Every node is pushed once, so the loop ends with the tree.
-        while stack:
-            node, owner, prefix, class_name = stack.pop()
-            nodes.append((node, owner))
-            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                definition = Definition(node, prefix + node.name, class_name)
-                definitions.append(definition)
-                # Decorators and defaults run outside of the function.
-                outside = {id(part) for part in (*node.decorator_list, *node.args.defaults, *node.args.kw_defaults)}
-                for child in _children(node):
-                    where = owner if id(child) in outside else definition
-                    stack.append((child, where, f"{definition.qualified}.", None))
+    def _value_cache(self) -> dict[tuple[int, str, bool], tuple[tuple[Reference | ast.expr, Scope], ...]]:
+        return {}
+
+    @functools.cached_property
+    def _ast_line_starts(self) -> Sequence[int]:
+        # Python's tokeniser ends lines at a lone carriage return too, unlike `line_starts`.
+        return [0, *(match.end() for match in re.finditer(rb"\r\n?|\n", self.source))]
+
+    def _offset(self, line: int, column: int) -> int:
+        starts = self._ast_line_starts
+        # Nodes inside of f-strings may lie off the text under Python 3.11; a finding must not.
+        return min(starts[min(max(line, 1), len(starts)) - 1] + max(column, 0), len(self.source))
+
+    def _values(self, name: str, scope: Scope, aliased: bool) -> tuple[tuple[Reference | ast.expr, Scope], ...]:
+        owner, values = self.lookup(name, scope)
+        key = (-1 if owner is None else owner.number, name, aliased)
+        if key not in self._value_cache:
+            self._value_cache[key] = tuple(self._looked_up(name, owner, values, aliased))
+        return self._value_cache[key]
+
+    def _looked_up(
+        self, name: str, owner: Scope | None, values: list[Value], aliased: bool
+    ) -> Iterator[tuple[Reference | ast.expr, Scope]]:
+        module = self.scopes[0]
+        if owner is None:
+            if name in _BUILTINS or name == "__builtins__":
+                yield Reference(None, 0, ("builtins",) if name == "__builtins__" else ("builtins", name)), module
+            for _, star in module.stars:
+                yield Reference(None, star.level, (*star.path, name)), module
+            return
+        definitions = [value for value in values if isinstance(value, Scope)]
+        if aliased and definitions and len(values) > 1:
+            return  # `old = f` before `def f` again: which one it is hangs on when it ran
+        receiver = _receiver(name, owner, values)
+        if receiver is not None:
+            yield receiver, owner
+        for scope in sorted(set(definitions) - _replaced(owner, definitions), key=lambda scope: scope.number):
+            yield Reference(scope, 0, ()), owner
+        for imported in sorted({value for value in values if isinstance(value, Import)}):
+            yield Reference(None, imported.level, imported.path), owner
+        assigned = [value for value in values if isinstance(value, ast.expr)]
+        for value in assigned if len(assigned) <= MAX_ASSIGNED else ():
+            if not isinstance(value, ast.Name) or value.id != name:
+                yield value, owner
+            else:
+                yield value, owner.parent or self._outside  # `f = f` takes the name from further out
+
+    def _called(self, call: ast.Call, scope: Scope, path: tuple[str, ...], todo: list[_Todo]) -> Reference | None:
+        """Return what the result of a call stands for, or put what is to be resolved for that on `todo`."""
+        name = getattr(call.func, "id", getattr(call.func, "attr", ""))
+        texts = [item.value if isinstance(item, ast.Constant) else None for item in call.args]
+        if name == "getattr" and len(texts) > 1 and isinstance(texts[1], str):
+            todo.append((call.args[0], scope, (texts[1], *path), False))
+        elif name in ("__import__", "import_module") and texts and isinstance(texts[0], str):
+            parts = tuple(texts[0].split("."))
+            # `__import__("a.b")` returns `a`, import_module returns `a.b`.
+            return Reference(None, 0, (*(parts[:1] if name == "__import__" else parts), *path))
+        elif name == "super" and path:
+            method = scope.function
+            if method is not None and method.parent is not None and method.parent.kind == "class":
+                return Reference(method.parent, 0, (SUPER, *path))
+        elif path:
+            todo.append((call.func, scope, (MADE, *path), False))
+        return None
+
+
+class _Indexer:
+    """One walk over a tree that fills the scopes."""
+
+    def __init__(self, tree: ast.Module) -> None:
+        self.module = Scope("module", tree, None)
+        self.pending = [self.module]
+        self.scope = self.module
+        self.stack: list[Any] = []
+        # A handler puts the children on the stack itself, or returns True to have them all put there.
+        self.handlers: dict[type, Callable[[Any], bool]] = {
+            **dict.fromkeys((ast.FunctionDef, ast.AsyncFunctionDef), self._function),
+            **dict.fromkeys((ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp), self._comprehension),
+            **dict.fromkeys((ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.MatchMapping), self._named_part),
+            **dict.fromkeys((ast.Assign, ast.AnnAssign), self._assign),
+            ast.Lambda: self._lambda,
+            ast.ClassDef: self._class,
+            ast.Import: self._import,
+            ast.ImportFrom: self._import_from,
+            ast.Global: self._global,
+            ast.Nonlocal: self._nonlocal,
+            ast.NamedExpr: self._named,
+            ast.Call: self._call,
+            ast.Attribute: self._attribute,
+            ast.Subscript: self._subscript,
+        }
+
+    def run(self) -> list[Scope]:
+        """Return all scopes, the module first, the rest as they begin in the file."""
+        for scope in self.pending:  # grows while it is walked, by one for each scope of the tree
+            self._walk(scope)
+        for scope in self.pending:
+            _hand_on(scope, self.module)
+        first, *rest = self.pending
+        rest.sort(key=lambda scope: (scope.node.lineno, scope.node.col_offset))
+        for number, scope in enumerate([first, *rest]):
+            scope.number = number
+        return [first, *rest]
+
+    def _walk(self, scope: Scope) -> None:
+        self.scope = scope
+        stack = self.stack = _parts_of(scope)
+        handlers, loads = self.handlers, scope.loads
+        while stack:  # bounded: every node of a finite tree is put there once
+            node = stack.pop()
+            kind = node.__class__
+            if kind is ast.Name:
+                if node.ctx.__class__ is ast.Load:
+                    loads.append(node)
+                else:
+                    scope.bind(node.id, None)
                 continue
-            if isinstance(node, ast.ClassDef):
-                prefix = f"{prefix}{node.name}."
-                class_name = prefix[:-1]
-            stack.extend((child, owner, prefix, class_name) for child in _children(node))
-        return nodes, definitions
+            if kind in _LEAVES:
+                continue
+            handler = handlers.get(kind)
+            if handler is not None and not handler(node):
+                continue
+            for field in _FIELDS[kind]:
+                value = getattr(node, field, None)
+                if value.__class__ is list:
+                    stack.extend(value)
+                else:
+                    stack.append(value)
+
+    def _open(self, kind: Kind, node: Any) -> Scope:
+        scope = Scope(kind, node, self.scope)
+        self.pending.append(scope)
+        return scope
+
+    def _function(self, node: Any) -> bool:
+        self.scope.bind(node.name, self._open("function", node))
+        self.stack += [*node.decorator_list, *node.args.defaults, *node.args.kw_defaults, node.returns]
+        self.stack += [arg.annotation for arg in _arguments(node.args)]
+        return False
+
+    def _lambda(self, node: ast.Lambda) -> bool:
+        self._open("function", node)
+        self.stack += [*node.args.defaults, *node.args.kw_defaults]
+        return False
+
+    def _class(self, node: ast.ClassDef) -> bool:
+        self.scope.bind(node.name, self._open("class", node))
+        self.stack += [*node.decorator_list, *node.bases, *node.keywords]
+        return False
+
+    def _comprehension(self, node: Any) -> bool:
+        self._open("comprehension", node)
+        self.stack.append(node.generators[0].iter)  # the first one runs outside
+        return False
+
+    def _import(self, node: ast.Import) -> bool:
+        self.scope.imports.append(node)
+        for alias in node.names:
+            parts = tuple(alias.name.split("."))
+            name, path = (alias.asname, parts) if alias.asname else (parts[0], parts[:1])
+            self.scope.bind(name, Import(0, path))
+        return False
+
+    def _import_from(self, node: ast.ImportFrom) -> bool:
+        module = tuple(node.module.split(".")) if node.module else ()
+        for alias in node.names:
+            if alias.name == "*":
+                self.scope.stars.append((node, Import(node.level, module)))
+            else:
+                self.scope.bind(alias.asname or alias.name, Import(node.level, (*module, alias.name)))
+        return False
+
+    def _global(self, node: ast.Global) -> bool:
+        self.scope.global_names.update(node.names)
+        return False
+
+    def _nonlocal(self, node: ast.Nonlocal) -> bool:
+        self.scope.elsewhere.update(node.names)
+        return False
+
+    def _assign(self, node: Any) -> bool:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        self.stack.append(getattr(node, "annotation", None))
+        if node.value is None:
+            return False
+        bound: Value = node.value
+        if isinstance(bound, ast.Lambda) and isinstance(targets[0], ast.Name):
+            self._lambda(bound)
+            bound = self.pending[-1]
+            bound.name = targets[0].id
+        else:
+            self.stack.append(node.value)
+        for target in targets:
+            if isinstance(target, ast.Name):
+                self.scope.bind(target.id, bound)
+            else:
+                self.stack.append(target)
+        return False
+
+    def _named(self, node: Any) -> bool:
+        owner = self.scope
+        while owner.kind == "comprehension" and owner.parent is not None:  # bounded by the depth of the scopes
+            owner = owner.parent  # PEP 572: the name belongs to the function around the comprehension
+        owner.bind(node.target.id, node.value)
+        self.stack.append(node.value)
+        return False
+
+    def _named_part(self, node: Any) -> bool:
+        name = node.rest if isinstance(node, ast.MatchMapping) else node.name
+        if name is not None:
+            self.scope.bind(name, None)
+        return True
+
+    def _call(self, node: ast.Call) -> bool:
+        self.scope.calls.append(node)
+        return True
+
+    def _attribute(self, node: ast.Attribute) -> bool:
+        (self.scope.attributes if node.ctx.__class__ is ast.Load else self.scope.stores).append(node)
+        self.stack.append(node.value)
+        return False
+
+    def _subscript(self, node: ast.Subscript) -> bool:
+        if node.ctx.__class__ is not ast.Load:
+            self.scope.stores.append(node)
+        return True
 
 
-def dotted(node: ast.expr) -> str | None:
-    """Return `a.b.c` for names and attributes of names; `None` for anything else."""
-    parts: list[str] = []
-    current = node
-    for _ in range(64):
-        if isinstance(current, ast.Name):
-            parts.append(current.id)
-            return ".".join(reversed(parts))
-        if not isinstance(current, ast.Attribute):
-            return None
-        parts.append(current.attr)
-        current = current.value
-    return None
+def namespace_of(item: ast.Subscript) -> tuple[ast.expr, str] | None:
+    """Split `x.__dict__["name"]`, `vars(x)["name"]` and `__builtins__["name"]` into `x` and `name`, else `None`."""
+    if not isinstance(item.slice, ast.Constant) or not isinstance(item.slice.value, str):
+        return None
+    name, value = item.slice.value, item.value
+    if isinstance(value, ast.Attribute) and value.attr == "__dict__":
+        return value.value, name
+    if isinstance(value, ast.Call) and getattr(value.func, "id", "") == "vars" and len(value.args) == 1:
+        return value.args[0], name
+    return (value, name) if isinstance(value, ast.Name) and value.id == "__builtins__" else None
 
 
-def _children(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the children, last first, since a stack turns them round."""
-    return reversed(list(ast.iter_child_nodes(node)))
+def _parts_of(scope: Scope) -> list[Any]:
+    """Return the nodes that run inside of a scope, and bind its parameters."""
+    node = scope.node
+    if scope.kind == "comprehension":
+        first, *rest = node.generators
+        parts = [getattr(node, field) for field in ("elt", "key", "value") if hasattr(node, field)]
+        return [*parts, first.target, *first.ifs, *rest]
+    if scope.kind == "function":
+        for arg in _arguments(node.args):
+            scope.bind(arg.arg, None)
+    return [node.body] if isinstance(node, ast.Lambda) else list(node.body)
+
+
+def _arguments(args: ast.arguments) -> list[ast.arg]:
+    every = (*args.posonlyargs, *args.args, args.vararg, *args.kwonlyargs, args.kwarg)
+    return [arg for arg in every if arg is not None]
+
+
+def _hand_on(scope: Scope, module: Scope) -> None:
+    """Bind further out what a function binds under `global` or `nonlocal`."""
+    for name in scope.global_names & scope.bindings.keys():
+        if scope is not module:
+            module.bindings.setdefault(name, []).extend(scope.bindings[name])
+    for name in scope.elsewhere & scope.bindings.keys():
+        owner = scope.parent
+        while owner is not None and (owner.kind == "class" or name in owner.elsewhere or name not in owner.bindings):
+            owner = owner.parent  # bounded by the depth of the scopes
+        if owner is not None:
+            owner.bindings[name].extend(scope.bindings[name])
+
+
+def _replaced(owner: Scope, definitions: list[Scope]) -> set[Scope]:
+    """Return the definitions of one name that a later one in the scope's own block replaces whatever happens."""
+    if len(definitions) < 2:
+        return set()
+    block = {id(item) for item in owner.node.body} if isinstance(getattr(owner.node, "body", None), list) else set()
+    last = max((item.node.lineno for item in definitions if id(item.node) in block), default=0)
+    return {item for item in definitions if item.node.lineno < last}
+
+
+def _receiver(name: str, owner: Scope, values: list[Value]) -> Reference | None:
+    """Return what `self` or `cls` stands for, when the name is a method's first parameter and nothing else."""
+    outer = owner.parent
+    if outer is None or outer.kind != "class" or len(values) != 1 or owner.parameter() != name:
+        return None
+    decorators = owner.decorators()
+    if "staticmethod" in decorators:
+        return None
+    of_class = "classmethod" in decorators or owner.name in ("__new__", "__init_subclass__", "__class_getitem__")
+    return Reference(outer, 0, () if of_class else (MADE,))
+
+
+def _peel(expression: ast.expr) -> tuple[ast.expr, tuple[str, ...]]:
+    """Split `a.b.c` into `a` and `("b", "c")`."""
+    attributes: list[str] = []
+    while isinstance(expression, ast.Attribute):  # bounded by the depth of a finite tree
+        attributes.append(expression.attr)
+        expression = expression.value
+    return expression, tuple(reversed(attributes))
+
+
+def _parse(text: str) -> ast.Module:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd escapes in the scanned text are not this run's warnings
+            return ast.parse(text)
+    except SyntaxError as problem:
+        raise Unparsable("parse-error", f"line {problem.lineno or 0}: {problem.msg}"[:200]) from problem
+    except MemoryError as problem:
+        raise Unparsable("parse-error", "nested too deeply for Python's parser") from problem
+    except (ValueError, OverflowError) as problem:
+        raise Unparsable("parse-error", f"{type(problem).__name__}: {problem}"[:200]) from problem
+
+
+def _parse_in_thread(text: str) -> ast.Module:
+    answers: list[ast.Module | Unparsable] = []
+
+    def work() -> None:
+        try:
+            answers.append(_parse(text))
+        except RecursionError:
+            answers.append(Unparsable("parse-error", "nested too deeply for Python's parser"))
+        except Unparsable as answer:
+            answers.append(answer)
+
+    thread = threading.Thread(target=work, name="parse")
+    thread.start()
+    thread.join()
+    assert len(answers) == 1, "the parser answers, or raises what is caught above"
+    if isinstance(answers[0], Unparsable):
+        raise answers[0]
+    return answers[0]

@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Iterator
 
 from detectors.detector import FileRule
-from detectors.model import Finding, Region
+from detectors.model import Finding
 from detectors.parsing import ParsedFile
 from detectors.power_of_ten.python_vocabulary import DETECTOR, PYTHON, as_python
-from detectors.python_parsing import PythonFile, dotted
+from detectors.python_parsing import MADE, PythonFile, Reference, Scope, namespace_of
 
 __all__ = ["PythonDynamicCode"]
 
-RUNS = frozenset({"eval", "exec", "compile"})
-MAKES = frozenset({"types.new_class", "types.ModuleType", "types.prepare_class", "builtins.__build_class__"})
-BUILTINS = frozenset({"builtins", "__builtins__"})
+RUNS = frozenset({"builtins.eval", "builtins.exec", "builtins.compile"})
+MAKES = frozenset(
+    {
+        "builtins.__build_class__",
+        "dataclasses.make_dataclass",
+        "imp.new_module",
+        "importlib.util.module_from_spec",
+        "six.add_metaclass",
+        "six.with_metaclass",
+        "types.CodeType",
+        "types.FunctionType",
+        "types.ModuleType",
+        "types.new_class",
+    }
+)
+SETTERS = frozenset(
+    {"builtins.setattr", "builtins.delattr", "builtins.object.__setattr__", "builtins.type.__setattr__"}
+)
+# A name written like a class, `Session` but not `LIMITS` or `settings`.
+CLASS_NAME = re.compile(r"_*[A-Z]\w*[a-z]\w*")
+
+_Place = tuple[ast.expr | ast.stmt, str]
 
 
 class PythonDynamicCode(FileRule):
     """
     Code, classes or modules made or changed at run time.
 
-    Reported are `eval`, `exec` and `compile` by whatever name they are reached, star imports, metaclasses, classes and
-    modules made by a call, and assignments to the attributes of imported modules and classes.
+    Reported are `eval`, `exec` and `compile` by whatever name they are reached (where they are called, or handed on),
+    star imports, metaclasses, classes and modules made by a call, and changes to the attributes of imported modules
+    and classes.
 
     Why: as with the C preprocessor, the text that a reviewer reads is not the program that runs.
-    Instead: functions in a table, explicit imports, plain classes, parameters.
-    Not found: names reached through containers or computed strings; patches through `__dict__`.
+    Instead: functions in a table, explicit imports, plain classes, parameters; `abc.ABC` in place of `ABCMeta`.
+    Not found: names computed at run time; patches of what `from m import name` brings under a name in lower case, since
+    that may be an object made to be changed; patches by libraries such as `mock`; calls of own metaclasses.
     Source: Holzmann, "The Power of Ten", IEEE Computer 39(6), 2006, rule 8, read across to Python.
     """
 
@@ -38,44 +60,64 @@ class PythonDynamicCode(FileRule):
         """
 import re
 import abc
+import types
+from re import compile
+from conf import settings
 
-class Own:
+class Own(abc.ABC):
     pass
 
-def run(text, model):
+def run(text, model, eval):
     pattern = re.compile(text)
     model.eval()
+    eval(text)
     own = Own()
     own.name = text
+    Own.name = text
+    settings.debug = True
     self_type = type(own)
-    return pattern, self_type
+    return compile(text), pattern, self_type, isinstance(text, types.ModuleType)
+
+def patched(os):
+    os.sep = "/"
 """,
         """
 import builtins
-import os
+import os.path
+import sys
 import types
 from builtins import eval as e
 from os.path import *  # expect: P10-R8-python-dynamic-code
 from json import JSONDecoder
 
 run = exec
+again = run
 
 def f(text):
     eval(text)  # expect: P10-R8-python-dynamic-code
     e(text)  # expect: P10-R8-python-dynamic-code
     builtins.exec(text)  # expect: P10-R8-python-dynamic-code
-    run(text)  # expect: P10-R8-python-dynamic-code
+    again(text)  # expect: P10-R8-python-dynamic-code
     getattr(builtins, "eval")(text)  # expect: P10-R8-python-dynamic-code
+    vars(builtins)["eval"](text)  # expect: P10-R8-python-dynamic-code
+    list(map(eval, text))  # expect: P10-R8-python-dynamic-code
     code = compile(text, "f", "exec")  # expect: P10-R8-python-dynamic-code
     return code, type("Made", (), {})  # expect: P10-R8-python-dynamic-code
 
-class Meta(metaclass=type):  # expect: P10-R8-python-dynamic-code
+class Meta(type):  # expect: P10-R8-python-dynamic-code
+    pass
+
+class Made(metaclass=Meta):  # expect: P10-R8-python-dynamic-code
     pass
 
 made = types.ModuleType("made")  # expect: P10-R8-python-dynamic-code
 os.sep = "/"  # expect: P10-R8-python-dynamic-code
+os.path.sep = "/"  # expect: P10-R8-python-dynamic-code
 JSONDecoder.decode = f  # expect: P10-R8-python-dynamic-code
 setattr(os, "name", "x")  # expect: P10-R8-python-dynamic-code
+sys.modules["made"] = made  # expect: P10-R8-python-dynamic-code
+vars(os)["name"] = "x"  # expect: P10-R8-python-dynamic-code
+del os.name  # expect: P10-R8-python-dynamic-code
 """,
         """
 def eval(text):
@@ -89,102 +131,119 @@ def g():
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each place."""
         unit = as_python(parsed)
-        own = {definition.name for definition in unit.definitions if definition.qualified == definition.name}
-        aliases = _aliases(unit) - own
-        handlers: dict[
-            type[ast.AST], Callable[[PythonFile, ast.AST, set[str], set[str]], tuple[Region, str] | None]
-        ] = {
-            ast.Call: _call,
-            ast.ImportFrom: _star,
-            ast.ClassDef: _metaclass,
-            ast.Assign: _patch,
-            ast.AugAssign: _patch,
-        }
-        for node, _ in unit.nodes:
-            handler = handlers.get(type(node))
-            said = handler(unit, node, aliases, own) if handler is not None else None
-            if said is not None:
-                yield self.finding(*said)
+        for scope in unit.scopes:
+            if scope.kind == "class" and scope.parent is not None and _is_metaclass_work(unit, scope):
+                yield self.finding(unit.name_of(scope), f"{scope.name} is a metaclass or is made by one")
+            for statement, _ in scope.stars:
+                yield self.finding(unit.at(statement), "a star import hides where names come from")
+        modules = _imported_modules(unit)
+        for node, message in (*_runs(unit), *_makes(unit), *_changes(unit, modules)):
+            yield self.finding(unit.at(node), message)
 
 
-def _call(unit: PythonFile, node: ast.AST, aliases: set[str], own: set[str]) -> tuple[Region, str] | None:
-    assert isinstance(node, ast.Call), "dispatched by type"
-    name = _reached(unit, node.func)
-    plain = dotted(node.func)
-    if plain in own:
-        return None
-    if plain in aliases or name in RUNS or (name or "").removeprefix("builtins.") in RUNS:
-        return unit.at(node.func), f"{plain or name} runs text as code"
-    if name in MAKES or (name in {"type", "builtins.type"} and len(node.args) == 3):
-        return unit.at(node.func), f"{plain} makes a class or module at run time"
-    if name in {"setattr", "builtins.setattr", "delattr"} and node.args and _is_foreign(unit, node.args[0]):
-        return unit.at(node.func), f"{plain} changes an imported module or class"
-    return None
+def _runs(unit: PythonFile) -> Iterator[_Place]:
+    """Yield where text is run as code: calls first, then what is handed on without a call that is seen."""
+    settled: set[int] = set()
+    handed_on: list[ast.expr] = []
+    words = {name.removeprefix("builtins.") for name in RUNS}
+    known = words | _imported_names(unit, words)
+    for scope in unit.scopes:
+        for call in scope.calls:
+            settled.add(id(call.func))
+            references, passed = unit.resolve(call.func, scope)
+            reached = _names(references) & RUNS
+            if reached:
+                settled |= {id(item) for item in passed}
+                yield call.func, f"{min(reached).removeprefix('builtins.')} runs text as code"
+        # `.eval` of anything, `eval` by a name of its own, and `getattr(builtins, "eval")`.
+        suspects: list[ast.expr] = [name for name in scope.loads if name.id in known]
+        suspects += [item for item in scope.attributes if item.attr in words]
+        suspects += [call for call in scope.calls if getattr(call.func, "id", "") == "getattr"]
+        handed_on += [item for item in suspects if unit.dotted(item, scope) & RUNS]
+    for item in handed_on:
+        if id(item) not in settled:
+            yield item, f"{ast.unparse(item)} is handed on, and runs text as code"
 
 
-def _star(unit: PythonFile, node: ast.AST, aliases: set[str], own: set[str]) -> tuple[Region, str] | None:
-    del aliases, own
-    assert isinstance(node, ast.ImportFrom), "dispatched by type"
-    if any(alias.name == "*" for alias in node.names):
-        return unit.at(node), "a star import hides where names come from"
-    return None
+def _makes(unit: PythonFile) -> Iterator[_Place]:
+    """Yield calls that make a class, a module or a function."""
+    for scope in unit.scopes:
+        for call in scope.calls:
+            names = _names(unit.resolve(call.func, scope)[0])
+            # `type(x)` asks, `type(name, bases, dict)` makes.
+            many = len(call.args) > 1 or any(isinstance(item, ast.Starred) for item in call.args) or call.keywords
+            if names & MAKES or (many and "builtins.type" in names):
+                made = min(names & (MAKES | {"builtins.type"})).removeprefix("builtins.")
+                yield call.func, f"{made} makes a class, module or function at run time"
 
 
-def _metaclass(unit: PythonFile, node: ast.AST, aliases: set[str], own: set[str]) -> tuple[Region, str] | None:
-    del aliases, own
-    assert isinstance(node, ast.ClassDef), "dispatched by type"
-    for keyword in node.keywords:
-        if keyword.arg == "metaclass" and unit.resolve(keyword.value) not in {"abc.ABCMeta", "ABCMeta"}:
-            return unit.name_of(node), f"{node.name} is made by a metaclass"
-    return None
+def _changes(unit: PythonFile, modules: frozenset[tuple[str, ...]]) -> Iterator[_Place]:
+    """Yield where an imported module or class is changed."""
+    for scope in unit.scopes:
+        for store in scope.stores:
+            if isinstance(store, ast.Attribute):
+                changed: ast.expr | None = store.value
+            else:
+                inner = namespace_of(store)
+                changed = None if inner is None else inner[0]
+                if "sys.modules" in unit.dotted(store.value, scope):
+                    yield store, "an entry of sys.modules is changed"
+            if changed is not None and _is_foreign(unit, changed, scope, modules):
+                yield store, f"{ast.unparse(changed)} is an imported module or class, and is changed"
+        for call in scope.calls:
+            if (
+                call.args
+                and _names(unit.resolve(call.func, scope)[0]) & SETTERS
+                and _is_foreign(unit, call.args[0], scope, modules)
+            ):
+                yield call.func, f"{ast.unparse(call.args[0])} is an imported module or class, and is changed"
 
 
-def _patch(unit: PythonFile, node: ast.AST, aliases: set[str], own: set[str]) -> tuple[Region, str] | None:
-    del aliases, own
-    assert isinstance(node, (ast.Assign, ast.AugAssign)), "dispatched by type"
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-    for target in targets:
-        if isinstance(target, ast.Attribute) and _is_foreign(unit, target.value):
-            return unit.at(target), f"{dotted(target)} changes an imported module or class"
-    return None
-
-
-def _is_foreign(unit: PythonFile, node: ast.expr) -> bool:
+def _is_foreign(unit: PythonFile, node: ast.expr, scope: Scope, modules: frozenset[tuple[str, ...]]) -> bool:
     """Tell whether an expression is an imported module, or an imported name that is written like a class."""
-    name = dotted(node)
-    if name is None:
-        return False
-    head, _, rest = name.partition(".")
-    origin = unit.imports.get(head)
-    if origin is None:
-        return False
-    is_module = origin == head or any(isinstance(n, ast.Import) and _binds(n, head) for n, _ in unit.nodes)
-    last = (rest or head).rpartition(".")[2]
-    return (is_module and not rest) or last[:1].isupper()
+    return any(
+        reference.scope is None
+        and MADE not in reference.path
+        and (
+            (reference.path in modules if not reference.level else len(reference.path) == 1)
+            or CLASS_NAME.fullmatch(reference.path[-1]) is not None
+        )
+        for reference in unit.resolve(node, scope)[0]
+        if reference.path
+    )
 
 
-def _binds(node: ast.Import, name: str) -> bool:
-    return any((alias.asname or alias.name.partition(".")[0]) == name for alias in node.names)
+def _imported_modules(unit: PythonFile) -> frozenset[tuple[str, ...]]:
+    """Return the dotted names that must be modules, since an `import` statement of the file names them."""
+    found = {("builtins",), ("os", "path")}
+    for scope in unit.scopes:
+        for statement in scope.imports:
+            for alias in statement.names:
+                parts = tuple(alias.name.split("."))
+                found |= {parts[:depth] for depth in range(1, len(parts) + 1)}
+    return frozenset(found)
 
 
-def _reached(unit: PythonFile, node: ast.expr) -> str | None:
-    """Return the dotted name of what is called; sees through `getattr(builtins, "eval")`."""
-    if isinstance(node, ast.Call) and dotted(node.func) == "getattr" and len(node.args) >= 2:
-        holder, wanted = unit.resolve(node.args[0]), node.args[1]
-        if holder in BUILTINS and isinstance(wanted, ast.Constant) and isinstance(wanted.value, str):
-            return f"builtins.{wanted.value}"
-        return None
-    return unit.resolve(node)
-
-
-def _aliases(unit: PythonFile) -> set[str]:
-    """Return local names that are bound to `eval`, `exec` or `compile`."""
-    found = {
-        local for local, origin in unit.imports.items() if origin.removeprefix("builtins.") in RUNS and "." in origin
+def _imported_names(unit: PythonFile, words: set[str]) -> set[str]:
+    """Return the names under which `from builtins import …` brings one of `words`."""
+    return {
+        name
+        for scope in unit.scopes
+        for name, values in scope.bindings.items()
+        for value in values
+        if isinstance(value, tuple) and value.path[:1] == ("builtins",) and value.path[-1] in words
     }
-    for node, _ in unit.nodes:
-        if isinstance(node, ast.Assign) and isinstance(node.value, (ast.Name, ast.Attribute)):
-            name = unit.resolve(node.value) or ""
-            if name in RUNS or (name.startswith("builtins.") and name.removeprefix("builtins.") in RUNS):
-                found |= {target.id for target in node.targets if isinstance(target, ast.Name)}
-    return found
+
+
+def _is_metaclass_work(unit: PythonFile, scope: Scope) -> bool:
+    assert scope.parent is not None, "a class stands in something"
+    outer = scope.parent
+    return any(word.arg == "metaclass" for word in scope.node.keywords) or any(
+        unit.dotted(base, outer) & {"builtins.type", "abc.ABCMeta", "enum.EnumMeta", "enum.EnumType"}
+        for base in scope.node.bases
+    )
+
+
+def _names(references: tuple[Reference, ...]) -> frozenset[str]:
+    """Return the absolute names among references."""
+    return frozenset(".".join(item.path) for item in references if item.scope is None and not item.level)

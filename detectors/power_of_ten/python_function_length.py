@@ -9,6 +9,7 @@ from detectors.detector import FileRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
 from detectors.power_of_ten.python_vocabulary import DETECTOR, PYTHON, as_python
+from detectors.python_parsing import PythonFile
 
 __all__ = ["PythonFunctionLength"]
 
@@ -38,16 +39,23 @@ class PythonFunctionLength(FileRule):
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each function that is too long, at its name."""
         unit = as_python(parsed)
-        for definition in unit.definitions:
-            node = definition.node
-            lines = (node.end_lineno or node.lineno) - node.lineno + 1 - _docstring_lines(node)
+        for function in unit.functions():
+            node = function.node
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1 - _docstring_lines(unit, node)
             if lines > LIMIT:
-                message = f"{definition.name} has {lines} lines, over {LIMIT}; split it"
-                yield self.finding(unit.name_of(node), message)
+                yield self.finding(unit.name_of(function), f"{function.name} has {lines} lines, over {LIMIT}; split it")
 
 
-def _docstring_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+def _docstring_lines(unit: PythonFile, node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Return how many lines hold the docstring and nothing else."""
     first = node.body[0]
-    if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-        return (first.end_lineno or first.lineno) - first.lineno + 1
-    return 0
+    if ast.get_docstring(node, clean=False) is None:
+        return 0
+    start, end = unit.span(first)
+    lines = (first.end_lineno or first.lineno) - first.lineno + 1
+    before = unit.source[:start].rpartition(b"\n")[2].strip()
+    after = unit.source[end:].partition(b"\n")[0].strip()
+    shared = {first.lineno} if before else set()
+    if after.startswith(b";"):
+        shared.add(first.end_lineno or first.lineno)
+    return lines - len(shared)

@@ -21,8 +21,8 @@ class PythonRecursion(TreeRule):
 
     Why: Python bounds recursion by an exception only; a loop's bound can be seen.
     Instead: a loop, and a list as a stack where one is needed.
-    Not found: calls through other objects than `self` and `cls`, through names computed at run time, and methods that
-    a base class of another file defines.
+    Not found: calls through other objects than `self`, `cls` and what is made on the spot; through names computed at
+    run time; of properties and operators; of a method that a subclass puts in the place of the one called.
     Source: Holzmann, "The Power of Ten", IEEE Computer 39(6), 2006, rule 1, read across to Python.
     """
 
@@ -53,6 +53,14 @@ def outer():
     def inner():
         return 1
     return inner()
+
+def later(timer):
+    timer.start(lambda: later(timer))
+
+class Lazy:
+    def value(self):
+        self.value = make()
+        return self.value()
 """,
         """
 def down(n):  # expect: P10-R1-python-recursion
@@ -69,6 +77,11 @@ def outer(n):
     def inner(m):  # expect: P10-R1-python-recursion
         return inner(m - 1)
     return inner(n)
+
+def count(items):  # expect: P10-R1-python-recursion
+    return sum(map(count, items))
+
+power = lambda n: n and 2 * power(n - 1)  # expect: P10-R1-python-recursion
 """,
         """
 # file: pkg/a.py
@@ -85,6 +98,21 @@ def pong(n):  # expect: P10-R1-python-recursion
 # file: pkg/c.py
 def fine(n):
     return n
+""",
+        """
+# file: pkg/__init__.py
+from .base import Base
+# file: pkg/base.py
+class Base:
+    def run(self):  # expect: P10-R1-python-recursion
+        from .tool import start
+        return start()
+# file: pkg/tool.py
+from . import Base
+class Tool(Base):
+    pass
+def start():  # expect: P10-R1-python-recursion
+    return Tool().run()
 """,
     )
 

@@ -1,9 +1,10 @@
-"""What the Python rules have in common: the detector's name, and the facts of calls over the whole tree."""
+"""What the Python rules have in common: the detector's name, and the calls between the functions of a tree."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -11,133 +12,233 @@ import msgspec
 from detectors.detector import Facts
 from detectors.model import Language, Region
 from detectors.parsing import ParsedFile
-from detectors.python_parsing import PythonFile, dotted
+from detectors.python_parsing import MADE, SUPER, PythonFile, Reference, Scope
 
 __all__ = ["DETECTOR", "PYTHON", "PythonCallGraph", "PythonCalls", "as_python"]
 
 DETECTOR = "power-of-ten-python"
 PYTHON: frozenset[Language] = frozenset({"python"})
+CONSTRUCTORS = ("__new__", "__init__", "__post_init__")
+MAX_STEPS = 256
+"""Re-exports, bases and attributes that are followed for one call."""
+
+# Built-in functions that call what they are given, and where they take it.
+CALLERS = {
+    "builtins.map": 0,
+    "builtins.filter": 0,
+    "functools.reduce": 0,
+    "builtins.sorted": "key",
+    "builtins.min": "key",
+    "builtins.max": "key",
+}
 
 
-class _Function(msgspec.Struct, frozen=True, array_like=True):
-    qualified: str
-    class_name: str | None
+_State = tuple[str, int, bool, tuple[str, ...]]
+"""A file and the number of a scope in it (or a module's path without suffix, and -1), whether an instance is meant, and
+the names that are still to be looked up there."""
+
+
+class _Target(msgspec.Struct, frozen=True, array_like=True):
+    """A `Reference` as plain data."""
+
+    scope: int
+    """Number of the scope in the file; -1 for what is imported."""
+    level: int
+    path: tuple[str, ...]
+
+
+class _Scope(msgspec.Struct, frozen=True, array_like=True):
+    kind: str
+    qualname: str
     region: tuple[int, int, int, int]
-    calls: tuple[str, ...]
-    """Dotted names as written, through imports; `self.x` and `cls.x` as such."""
+    members: dict[str, tuple[_Target, ...]]
+    """Of modules and classes: what their names stand for; empty where that cannot be known."""
+    bases: tuple[_Target, ...]
+    calls: tuple[_Target, ...]
 
 
 class _FileFacts(msgspec.Struct, frozen=True, array_like=True):
-    functions: tuple[_Function, ...]
-    bases: dict[str, tuple[str, ...]]
-    """Class to its bases, dotted through imports."""
+    scopes: dict[int, _Scope]
+    """By number; 0 is the module."""
+    stars: tuple[_Target, ...]
 
 
 class PythonCalls(Facts):
-    """Functions and methods, and the names that they call."""
+    """Functions, classes and modules, and what they call."""
 
     id = "python-calls"
     detector = DETECTOR
     languages = PYTHON
 
     def collect(self, parsed: ParsedFile) -> object:
-        """Return a `_FileFacts` as plain lists."""
+        """Return a `_FileFacts` as plain lists and dicts."""
         unit = as_python(parsed)
-        calls: dict[int, dict[str, None]] = {}
-        bound = _bound(unit)
-        for node, owner in unit.nodes:
-            if not isinstance(node, ast.Call) or owner is None:
-                continue
-            written = dotted(node.func)
-            if written is None or written.partition(".")[0] in bound.get(id(owner), frozenset()) - {"self", "cls"}:
-                continue
-            calls.setdefault(id(owner), {})[unit.resolve(node.func) or written] = None
-        functions = []
-        for definition in unit.definitions:
-            region = unit.name_of(definition.node)
-            place = (region.start_line, region.start_column, region.end_line, region.end_column)
-            functions.append(
-                _Function(definition.qualified, definition.class_name, place, tuple(calls.get(id(definition), ())))
+        calls: dict[Scope, dict[_Target, None]] = {}
+        inside: dict[Scope | None, list[Scope]] = {}
+        for scope in unit.scopes:
+            inside.setdefault(scope.parent, []).append(scope)
+        for scope in unit.scopes:
+            if scope.function is not None:
+                found = calls.setdefault(scope.function, {})
+                found.update(
+                    (target, None)
+                    for called in _called(unit, scope, inside.get(scope, []))
+                    for target in _targets(called)
+                )
+        hidden = _hidden(unit)
+        scopes = {
+            scope.number: _Scope(
+                scope.kind,
+                scope.qualname,
+                _place(unit, scope),
+                {} if scope.kind == "function" else _members(unit, scope, hidden.get(scope, set())),
+                tuple(_bases(unit, scope)),
+                tuple(calls.get(scope, ())),
             )
-        bases = {
-            node.name: tuple(filter(None, (unit.resolve(base) for base in node.bases)))
-            for node, _ in unit.nodes
-            if isinstance(node, ast.ClassDef)
+            for scope in unit.scopes
+            if scope.kind != "comprehension"
         }
-        return msgspec.to_builtins(_FileFacts(tuple(functions), bases))
+        stars = tuple(_Target(-1, star.level, star.path) for _, star in unit.scopes[0].stars)
+        return msgspec.to_builtins(_FileFacts(scopes, stars), str_keys=False)
 
 
 class PythonCallGraph:
     """
-    The calls between the functions of a tree's modules.
+    The calls between the functions of a tree.
 
     Args:
         facts: `python-calls` by report path.
     """
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
-        files = {path: msgspec.convert(value, _FileFacts) for path, value in facts.items()}
+        self._files = {path: msgspec.convert(value, _FileFacts) for path, value in sorted(facts.items())}
+        self._folders = frozenset(
+            "/".join(path.split("/")[:depth]) for path in self._files for depth in range(path.count("/") + 1)
+        )
+        self._packages: dict[str, list[str]] = {}
+        for path in self._files:
+            folder = path.removesuffix("/__init__.py")
+            if folder != path and not self._is_package(_parent(folder)):
+                self._packages.setdefault(folder.rpartition("/")[2], []).append(folder)
         self.nodes: list[tuple[str, str, Region]] = []
         """(report path, qualified name, region of the name)."""
-        places: dict[tuple[str, str], int] = {}
-        callers: list[tuple[str, _Function]] = []
-        for path, file in sorted(files.items()):
-            for function in file.functions:
-                # Of several definitions under one name (overloads, `if` and `else`) the last is what a call means.
-                places[path, function.qualified] = len(self.nodes)
-                self.nodes.append((path, function.qualified, Region(*function.region)))
-                callers.append((path, function))
-        self._places, self._files = places, files
-        self._modules = {_module(path): path for path in files}
-        # A call inside of the earlier of two equal names means the later one: that alone makes no recursion.
+        numbers: dict[tuple[str, int], int] = {}
+        for path, file in self._files.items():
+            for number, scope in sorted(file.scopes.items()):
+                if scope.kind == "function":
+                    numbers[path, number] = len(self.nodes)
+                    self.nodes.append((path, scope.qualname, Region(*scope.region)))
         self.edges = [
-            tuple(sorted({t for name in function.calls if (t := self._target(path, function, name)) is not None}))
-            for path, function in callers
+            tuple(
+                sorted(
+                    {
+                        numbers[callee]
+                        for target in self._files[path].scopes[number].calls
+                        for callee in self._callees(path, target)
+                    }
+                )
+            )
+            for path, number in numbers
         ]
 
-    def _target(self, path: str, caller: _Function, name: str) -> int | None:
-        head, _, rest = name.partition(".")
-        if head in {"self", "cls"} and caller.class_name is not None:
-            return self._method(path, caller.class_name, rest) if rest and "." not in rest else None
-        if name.startswith("."):
-            return self._imported(_absolute(path, name))
-        # From the inside out: siblings in the functions around, then the module. Methods are no plain names.
-        scope = caller.qualified.split(".")
-        for depth in range(len(scope), -1, -1):
-            around = ".".join(scope[:depth])
-            if around and around == caller.class_name:
+    def _callees(self, path: str, target: _Target) -> Iterator[tuple[str, int]]:
+        """Yield the functions that a call of `target` in the file `path` enters."""
+        for where, number, made in self._resolved(path, target):
+            if self._files[where].scopes[number].kind == "function":
+                yield where, number
                 continue
-            found = self._places.get((path, f"{around}.{name}" if around else name))
-            if found is not None:
-                return found
-        return self._imported(name)
+            for method in ("__call__",) if made else CONSTRUCTORS:
+                for found, inner, _ in self._resolved(where, _Target(number, 0, (MADE, method))):
+                    if self._files[found].scopes[inner].kind == "function":
+                        yield found, inner
 
-    def _method(self, path: str, class_name: str, name: str) -> int | None:
-        """Return the method that `self.name` means, in the class or a base of the same file."""
-        pending, seen = [class_name], set()
-        for _ in range(64):
-            if not pending:
-                return None
-            current = pending.pop(0)
-            seen.add(current)
-            found = self._places.get((path, f"{current}.{name}"))
-            if found is not None:
-                return found
-            bases = self._files[path].bases.get(current.rpartition(".")[2], ())
-            pending += [base for base in bases if base not in seen]
-        return None
+    def _resolved(self, path: str, target: _Target) -> Iterator[tuple[str, int, bool]]:
+        """Yield the functions and classes that a target means; True for an instance of the class."""
+        todo = list(self._start(path, target))
+        seen: set[_State] = set()
+        for _ in range(MAX_STEPS):
+            if not todo:
+                return
+            state = todo.pop()
+            where, number, made, rest = state
+            if rest and state not in seen:
+                seen.add(state)
+                todo += self._in_module(where, rest) if number < 0 else self._in_scope(where, number, made, rest)
+            elif number >= 0 and not rest:
+                yield where, number, made
 
-    def _imported(self, name: str) -> int | None:
-        module, _, rest = name.rpartition(".")
-        for _ in range(8):
-            if not module:
-                return None
-            path = self._modules.get(module)
-            if path is not None:
-                return self._places.get((path, rest))
-            module, _, last = module.rpartition(".")
-            rest = f"{last}.{rest}"
-        return None
+    def _start(self, path: str, target: _Target) -> Iterator[_State]:
+        """Turn what is written in the file `path` into a place to look from."""
+        if target.scope >= 0:
+            yield path, target.scope, False, target.path
+        elif target.level > 0:
+            folders = path.split("/")
+            if target.level <= len(folders):
+                yield "/".join(folders[: -target.level]), -1, False, target.path
+        elif target.path:
+            base = self._root(_parent(path), target.path[0])
+            if base is not None:
+                yield base, -1, False, target.path[1:]
+
+    def _in_scope(self, path: str, number: int, made: bool, rest: tuple[str, ...]) -> Iterator[_State]:
+        scope = self._files[path].scopes[number]
+        name = rest[0]
+        if scope.kind != "class":
+            return
+        if name == MADE:
+            if not made:
+                yield path, number, True, rest[1:]
+            return
+        if name == SUPER:
+            targets, after = scope.bases, (MADE, *rest[1:])
+        elif name in scope.members:
+            targets, after = scope.members[name], rest[1:]
+        else:
+            targets, after = scope.bases, (MADE, *rest) if made else rest
+        for target in targets:
+            yield from self._start(path, _further(target, after))
+
+    def _in_module(self, base: str, rest: tuple[str, ...]) -> Iterator[_State]:
+        """Look up `rest` in the module or folder `base` (its path without suffix)."""
+        path = self._file_of(base)
+        inner = _join(base, rest[0])
+        if path is not None and rest[0] in self._files[path].scopes[0].members:
+            for target in self._files[path].scopes[0].members[rest[0]]:
+                yield from self._start(path, _further(target, rest[1:]))
+        elif inner in self._folders or f"{inner}.py" in self._files:
+            yield inner, -1, False, rest[1:]
+        elif path is not None:
+            for star in self._files[path].stars:
+                yield from self._start(path, _further(star, rest))
+
+    @functools.cached_property
+    def _roots(self) -> dict[tuple[str, str], str | None]:
+        return {}
+
+    def _root(self, folder: str, top: str) -> str | None:
+        """Return where the top-level name `top` is found from a file in `folder`, without suffix."""
+        if (folder, top) not in self._roots:
+            self._roots[folder, top] = self._find_root(folder, top)
+        return self._roots[folder, top]
+
+    def _find_root(self, folder: str, top: str) -> str | None:
+        parts = folder.split("/") if folder else []
+        above = ["/".join(parts[:depth]) for depth in range(len(parts), -1, -1)]
+        # Python looks where the program was started: any folder above may be that, but none inside of a package.
+        starts = [start for place in above if not self._is_package(place) for start in (place, _join(place, "src"))]
+        candidates = [_join(start, top) for start in starts]
+        for candidate in candidates:
+            if self._file_of(candidate) is not None:
+                return candidate
+        if len(self._packages.get(top, ())) == 1:
+            return self._packages[top][0]
+        return next((candidate for candidate in candidates if candidate in self._folders), None)
+
+    def _file_of(self, base: str) -> str | None:
+        return next((path for path in (_join(base, "__init__.py"), f"{base}.py") if path in self._files), None)
+
+    def _is_package(self, folder: str) -> bool:
+        return _join(folder, "__init__.py") in self._files
 
 
 def as_python(parsed: ParsedFile) -> PythonFile:
@@ -146,32 +247,75 @@ def as_python(parsed: ParsedFile) -> PythonFile:
     return parsed
 
 
-def _bound(unit: PythonFile) -> dict[int, frozenset[str]]:
-    """Return, for each function, the names that its parameters and assignments take away from functions."""
-    found: dict[int, set[str]] = {}
-    for node, owner in unit.nodes:
-        if owner is None:
-            continue
-        if isinstance(node, ast.arg):
-            found.setdefault(id(owner), set()).add(node.arg)
-        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            found.setdefault(id(owner), set()).add(node.id)
-    return {owner: frozenset(names) for owner, names in found.items()}
+def _called(unit: PythonFile, scope: Scope, inside: list[Scope]) -> Iterator[tuple[Reference, ...]]:
+    """Yield what the statements of a scope call, each as all that it may be."""
+    for call in scope.calls:
+        references, _ = unit.resolve(call.func, scope)
+        yield references
+        for reference in references:
+            place = CALLERS.get(".".join(reference.path)) if reference.scope is None else None
+            given = call.args[:1] if place == 0 else [word.value for word in call.keywords if word.arg == place]
+            for argument in given if place is not None else ():
+                yield tuple(Reference(inner, 0, ()) for inner in inside if inner.node is argument)
+                yield unit.resolve(argument, scope)[0]
+    for inner in inside:
+        for decorator in getattr(inner.node, "decorator_list", ()):
+            if not isinstance(decorator, ast.Call):
+                yield unit.resolve(decorator, scope)[0]
 
 
-def _module(path: str) -> str:
-    """Return the dotted module of a path: its longest name; a `src` folder is not part of it."""
-    parts = path.removesuffix(".pyi").removesuffix(".pyw").removesuffix(".py").split("/")
-    if parts[-1] == "__init__":
-        parts.pop()
-    if "src" in parts[:-1]:
-        parts = parts[parts.index("src") + 1 :]
-    return ".".join(parts)
+def _targets(references: tuple[Reference, ...]) -> Iterator[_Target]:
+    for item in references:
+        if item.scope is not None:
+            yield _Target(item.scope.number, 0, item.path)
+        elif item.level or item.path[0] != "builtins":
+            yield _Target(-1, item.level, item.path)
 
 
-def _absolute(path: str, name: str) -> str:
-    dots = len(name) - len(name.lstrip("."))
-    package = path.split("/")[:-dots] if dots else []
-    if "src" in package:
-        package = package[package.index("src") + 1 :]
-    return ".".join([*package, name.lstrip(".")])
+def _members(unit: PythonFile, scope: Scope, hidden: set[str]) -> dict[str, tuple[_Target, ...]]:
+    found = {
+        name: tuple(_targets(unit.resolve(ast.Name(name, ast.Load()), scope)[0]))
+        for name in sorted(scope.bindings)
+        if name not in hidden
+    }
+    # In a class, a name that nothing is known of still hides that of a base.
+    kept = {name: targets for name, targets in found.items() if targets or scope.kind == "class"}
+    return {**kept, **dict.fromkeys(sorted(hidden & scope.bindings.keys()), ())}
+
+
+def _hidden(unit: PythonFile) -> dict[Scope, set[str]]:
+    """Return, for each class, the names that its methods assign on `self`, which hide its methods."""
+    found: dict[Scope, set[str]] = {}
+    for scope in unit.scopes:
+        for store in scope.stores:
+            if isinstance(store, ast.Attribute) and isinstance(store.value, ast.Name):
+                for reference in unit.resolve(store.value, scope)[0]:
+                    if reference.scope is not None and reference.path == (MADE,):
+                        found.setdefault(reference.scope, set()).add(store.attr)
+    return found
+
+
+def _bases(unit: PythonFile, scope: Scope) -> Iterator[_Target]:
+    if scope.kind != "class" or scope.parent is None:
+        return
+    for base in scope.node.bases:
+        # `class A(Generic[T])` and `class A(B[int])`: what stands before the bracket.
+        plain = base.value if isinstance(base, ast.Subscript) else base
+        yield from _targets(unit.resolve(plain, scope.parent)[0])
+
+
+def _place(unit: PythonFile, scope: Scope) -> tuple[int, int, int, int]:
+    region = Region(1) if scope.kind == "module" else unit.name_of(scope)
+    return region.start_line, region.start_column, region.end_line, region.end_column
+
+
+def _further(target: _Target, rest: tuple[str, ...]) -> _Target:
+    return _Target(target.scope, target.level, (*target.path, *rest))
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _join(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name

@@ -27,11 +27,11 @@ def ask(name):
 
 
 class Registry(type):
-    """Clean as far as it goes; its use is not."""
+    """Planted: P10-R8, a metaclass."""
 
 
 class Command(metaclass=Registry):
-    """Planted: P10-R8, a metaclass."""
+    """Planted: P10-R8, its use."""
 
 
 def patch():
