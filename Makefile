@@ -8,7 +8,7 @@ JOBS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-services prove check lint format lock golden clean
+.PHONY: help venv demo test test-services prove check lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,7 +34,7 @@ endif
 test-services: $(STAMP) ## Run the tests that need system packages (none do so far)
 	@echo "no test needs a service or a system package so far"
 
-prove: $(STAMP) ## Run the full counts of tampered evidence and killed runs (up to an hour)
+prove: $(STAMP) ## Run the full counts of tampered evidence and killed runs (some minutes)
 	$(BIN)/python -m tests.prove
 
 check: $(STAMP) ## What CI runs before the tests: style, types, directions of imports, our own scan
@@ -52,9 +52,6 @@ lint: $(STAMP) ## Style only
 format: $(STAMP) ## Format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-
-golden: $(STAMP) ## Rewrite the golden files; review the difference
-	$(BIN)/python -m tests.golden.regenerate
 
 lock: ## Resolve requirements.txt anew (needs uv on the PATH)
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \

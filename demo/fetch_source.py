@@ -20,6 +20,8 @@ from pathlib import Path
 MAX_ARCHIVE_BYTES = 256 << 20
 MAX_UNPACKED_BYTES = 1 << 30
 MAX_MEMBERS = 50_000
+PRECEDENCE = ("global", "user", "site", "download", ":env:")
+"""Sections of pip's configuration; a later one wins."""
 
 
 class FetchError(Exception):
@@ -101,8 +103,8 @@ def _download(name: str, version: str, folder: Path) -> Path:
     finder = PackageFinder(index_urls=own_index, no_binary=[":all:"])
     for url in settings.get("extra-index-url", "").split():
         finder.add_index_url(url)
-    for url in settings.get("find-links", "").split():
-        finder.add_find_links(url)
+    for place in settings.get("find-links", "").split():
+        finder.add_find_links(place if "://" in place else Path(place).absolute().as_uri())
     match = finder.find_best_match(f"{name}=={version}").best
     if match is None or match.link is None:
         raise FetchError("no source distribution of this version is on the configured index")
@@ -125,11 +127,14 @@ def _pip_settings() -> dict[str, str]:
     """Return pip's own configuration: files and environment, as `pip config list` shows it."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ).stdout
-    settings: dict[str, str] = {}
+    found: dict[str, tuple[int, str]] = {}
     for line in listed.splitlines():
         key, _, value = line.partition("=")
-        settings[key.rpartition(".")[2]] = value.strip().strip("'\"").replace("\\n", " ")
-    return settings
+        section, _, name = key.rpartition(".")
+        rank = PRECEDENCE.index(section) if section in PRECEDENCE else 0
+        if rank >= found.get(name, (0, ""))[0]:
+            found[name] = rank, value.strip().strip("'\"").replace("\\n", " ")
+    return {name: value for name, (_, value) in found.items()}
 
 
 if __name__ == "__main__":
