@@ -21,19 +21,30 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
+import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from detectors.errors import DetectorBroken, UnknownDetector
-from detectors.model import Digest, FileReport, Finding, Language, Level, NotAnalysed, Region, Related, RuleRecord
+from detectors.model import (
+    Completed,
+    Digest,
+    FileReport,
+    Finding,
+    Language,
+    Level,
+    NotAnalysed,
+    Region,
+    Related,
+    RuleRecord,
+)
 
 if TYPE_CHECKING:
     from types import ModuleType
 
     from detectors.parsing import ParsedFile
-    from detectors.sandbox import Completed
 
 __all__ = ["Detector", "Facts", "FileRule", "Registry", "Rule", "RuleGroup", "Tool", "TreeRule", "discover"]
 
@@ -247,7 +258,10 @@ class Tool(Detector):
         """Return the wrapper's module, the sandbox, and every file of the tool's distribution."""
         here = Path(__file__).parent
         files = {Path(inspect.getfile(type(self))), here / "sandbox.py", here / "detector.py", here / "model.py"}
-        return sorted(files | set(distribution_files(self.distribution)))
+        # What the tool imports decides what it reports, too.
+        for distribution in (self.distribution, *_required(self.distribution)):
+            files |= set(distribution_files(distribution))
+        return sorted(files)
 
     def rules(self) -> tuple[RuleRecord, ...]:
         """Return nothing: a tool's rules are known once it reports them."""
@@ -332,6 +346,16 @@ def distribution_files(distribution: str, suffixes: tuple[str, ...] | None = Non
         and (suffixes is None or file.name.endswith(suffixes))
     ]
     return [Path(str(file.locate())) for file in kept]
+
+
+def _required(distribution: str) -> list[str]:
+    """Return the names of the distributions that one needs, without its extras."""
+    try:
+        requirements = importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+    needed = [requirement for requirement in requirements if "extra ==" not in requirement]
+    return [match.group() for requirement in needed if (match := re.match(r"[A-Za-z0-9][\w.-]*", requirement))]
 
 
 def _modules() -> Iterator[ModuleType]:

@@ -111,7 +111,6 @@ class EnterpriseDetectorPool:
     def __exit__(self, *_: object) -> None:
         """Let no further execution begin."""
         self._closed = True
-        self._executor.stop()
 
     def register_detector(
         self,

@@ -16,6 +16,7 @@ import msgspec
 __all__ = [
     "Analysed",
     "BatchRecord",
+    "Completed",
     "DetectorRecord",
     "Digest",
     "Excluded",
@@ -168,6 +169,16 @@ class NotAnalysed(msgspec.Struct, frozen=True, tag="not-analysed", order=True):
 
 Outcome = Analysed | NotAnalysed
 """Consumers `match` and end in `assert_never`."""
+
+
+class Completed(msgspec.Struct, frozen=True):
+    """What a foreign process left behind."""
+
+    exit_code: int
+    """Negative: ended by that signal."""
+    stdout: bytes
+    stderr: bytes
+    seconds: float
 
 
 class LocatedFinding(msgspec.Struct, frozen=True):

@@ -179,8 +179,9 @@ class ParallelExecutor:
         self._stop = threading.Event()
 
     def stop(self) -> None:
-        """Let no further call begin; what runs is left to end."""
+        """Let no further call begin, and end the tools that run in this process."""
         self._stop.set()
+        sandbox.end_all()
 
     def run(self, calls: Iterable[Call]) -> Iterator[CallResult]:
         """Yield one result for each call, as they finish; an error of one hides no other."""

@@ -35,12 +35,12 @@ from detectors.errors import (
     ToolOutputInvalid,
     ToolTimedOut,
 )
-from detectors.model import FileReport, NotAnalysed, Reason
+from detectors.model import Completed, FileReport, NotAnalysed, Reason
 
 if TYPE_CHECKING:
     from detectors.detector import Tool
 
-__all__ = ["Completed", "Limits", "ShadowTree", "analyse_with_tool", "end_all", "network_isolated", "run", "safe_name"]
+__all__ = ["Limits", "ShadowTree", "analyse_with_tool", "end_all", "network_isolated", "run", "safe_name"]
 
 ARGUMENT_BYTES = 96 << 10
 """For the file names of one command: the kernel's 128 KiB a string and pre-commit's cap, less room for options."""
@@ -59,16 +59,6 @@ CONFIGURATION = frozenset(
     }
 )
 """Names that some tool or interpreter looks for by itself; in the shadow they are called something else."""
-
-
-class Completed(msgspec.Struct, frozen=True):
-    """What a foreign process left behind."""
-
-    exit_code: int
-    """Negative: ended by that signal."""
-    stdout: bytes
-    stderr: bytes
-    seconds: float
 
 
 class Limits(msgspec.Struct, frozen=True):

@@ -158,9 +158,9 @@ class Scan:
         """Return itself."""
         return self
 
-    def __exit__(self, *_: object) -> None:
-        """Keep what was learnt, end the cluster, close the cache."""
-        if self._executor is not None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Keep what was learnt, end what still runs after an error, end the cluster, close the cache."""
+        if self._executor is not None and kind is not None:
             self._executor.stop()
         self._cache.remember_timings(self._optimizer.timings())
         self._stack.close()

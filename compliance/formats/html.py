@@ -95,6 +95,7 @@ def _timeline(batches: tuple[BatchRecord, ...]) -> str:
                 label=stage,
             )
         axes.set_yticks(range(len(workers)), [f"worker {number + 1}" for number in range(len(workers))])
+        axes.set_xlim(left=0)
         axes.set_xlabel("seconds since the start of the run")
         axes.spines[["top", "right"]].set_visible(False)
         figure.legend(loc="outside right upper", fontsize="small", frameon=False)

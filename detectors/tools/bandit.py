@@ -11,8 +11,7 @@ import msgspec
 
 from detectors.detector import Tool
 from detectors.errors import ToolCrashed
-from detectors.model import FileReport, Finding, Level, NotAnalysed, Region
-from detectors.sandbox import Completed
+from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
 from detectors.tools.suppressions import lines_of, suppressed
 
 LEVELS: dict[str, Level] = {"HIGH": "error", "MEDIUM": "warning", "LOW": "note"}

@@ -11,9 +11,8 @@ import msgspec
 
 from detectors.detector import Tool
 from detectors.errors import ToolCrashed
-from detectors.model import FileReport, Finding, Level, NotAnalysed, Region
+from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
 from detectors.parsing import decode
-from detectors.sandbox import Completed
 from detectors.tools.suppressions import lines_of, suppressed
 
 CHECKED = re.compile(r"Checking file: (.+)$", re.MULTILINE)

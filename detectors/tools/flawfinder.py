@@ -9,9 +9,8 @@ from pathlib import Path
 
 from detectors.detector import Tool
 from detectors.errors import ToolCrashed
-from detectors.model import FileReport, Finding, Level, NotAnalysed, Region
+from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
 from detectors.parsing import decode
-from detectors.sandbox import Completed
 from detectors.tools.suppressions import lines_of, suppressed
 
 EXAMINED = re.compile(r"^Examining (.+)$", re.MULTILINE)

@@ -9,8 +9,7 @@ from xml.etree import ElementTree  # reads what lizard prints, of which the tree
 
 from detectors.detector import Tool
 from detectors.errors import ToolCrashed, ToolOutputInvalid
-from detectors.model import FileReport, Finding, NotAnalysed, Region
-from detectors.sandbox import Completed
+from detectors.model import Completed, FileReport, Finding, NotAnalysed, Region
 from detectors.tools.suppressions import lines_of, suppressed
 
 LIMIT = 15

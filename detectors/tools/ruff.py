@@ -12,8 +12,7 @@ import msgspec
 
 from detectors.detector import Tool
 from detectors.errors import ToolCrashed
-from detectors.model import FileReport, Finding, Level, NotAnalysed, Region
-from detectors.sandbox import Completed
+from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
 from detectors.tools.suppressions import lines_of, suppressed
 
 SELECTED = "E4,E7,E9,F,B,PLE,PLW"

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from detectors import sandbox
 from detectors.detector import Tool
 from detectors.errors import DetectorWroteFiles, ToolCrashed, ToolError, ToolMissing, ToolTimedOut
-from detectors.model import FileReport, NotAnalysed
-from detectors.sandbox import Completed, Limits, ShadowTree, analyse_with_tool, network_isolated, run, safe_name
+from detectors.model import Completed, FileReport, NotAnalysed
+from detectors.sandbox import Limits, ShadowTree, analyse_with_tool, network_isolated, run, safe_name
 
 
 def _run(folder: Path, code: str, **limits: float) -> Completed:

@@ -186,6 +186,27 @@ def test_an_interrupt_ends_tools_keeps_results_and_exits_130(
     assert rerun["summary"]["cached"] >= 31
 
 
+def test_an_interrupted_flow_ends_tools_and_server(tmp_path: Path, gate: Gate, environment: dict[str, str]) -> None:
+    """Ctrl-C of `run scan`: no tool and no server is left, and what was finished is kept."""
+    tree = _tree(tmp_path, gate, "tool-waits")
+    command = [sys.executable, "-m", "deployments.cli", "run", "scan", str(tree), "--cache", str(tmp_path / "cache")]
+    options = ["--detectors", "third-party,shell-tool", "--cluster", "inline", "--workers", "2"]
+    process = subprocess.Popen([*command, *options], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    tool = gate.wait()
+    _until_cached(tmp_path / "cache", 31)
+    family = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=PATIENCE_S)
+
+    assert process.returncode == 130, err.decode()
+    assert out == b""
+    assert tool in family
+    assert _gone(family)
+    gate.open()
+    rerun = _result(_start(tree, environment, tmp_path / "cache", *options))
+    assert rerun["summary"]["cached"] >= 31
+
+
 def _until_cached(cache: Path, results: int) -> None:
     """Wait until the other process has stored that many results."""
     import sqlite3
