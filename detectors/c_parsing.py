@@ -69,8 +69,9 @@ class Call(msgspec.Struct, frozen=True):
     """A name before a parenthesis in live code, that is no declaration."""
 
     name: str
+    """With its qualification, as in `a::f`."""
     start: int
-    """Offset of the name in `source`."""
+    """Offset of the name's last part in `source`."""
     arguments: int
     """How many; -1 where the parentheses do not close."""
 
@@ -203,6 +204,10 @@ class CFile(ParsedFile):
         return words, macros, sorted(dead)
 
     @functools.cached_property
+    def _parentheses(self) -> dict[int, tuple[int, int]]:
+        return _matched(self.source)
+
+    @functools.cached_property
     def _dead_starts(self) -> list[int]:
         return [start for start, _ in self._code[2]]
 
@@ -214,8 +219,9 @@ class CFile(ParsedFile):
     def _locals(self) -> dict[int, frozenset[str]]:
         found: dict[int, set[str]] = {}
         starts = [function.start for function in self.functions]
+        ordered = starts == sorted(starts)
         for node in self._captures.get("local", ()):
-            place = bisect.bisect_right(starts, node.start_byte) - 1 if starts == sorted(starts) else -1
+            place = bisect.bisect_right(starts, node.start_byte) - 1 if ordered else -1
             owner = self.functions[place] if place >= 0 else self.function_at(node.start_byte)
             if owner is None or not owner.start <= node.start_byte < owner.end:
                 continue
@@ -245,13 +251,18 @@ class CFile(ParsedFile):
         before = source[max(start - 256, floor) : start].rstrip()
         if before.endswith((b".", b"->")):
             return None
+        name = word.decode()
+        qualifier = QUALIFIER.search(before) if before.endswith(b"::") else None
+        if qualifier is not None:
+            before = before[: qualifier.start()].rstrip()
+            name = re.sub(r"\s", "", qualifier.group(1).decode()) + name
         if before[-1:].isalnum() or before.endswith(b"_"):
             last = re.search(rb"\w+\Z", before)
             if last is not None and last.group() not in OPENS_A_CALL and not last.group().isdigit():
                 return None  # `int f(` or `TYPE f(`: a declaration
-        closing, arguments = _close(source, opening)
+        closing, arguments = self._parentheses.get(opening, (-1, -1))
         if closing < 0:
-            return Call(word.decode(), start, -1)
+            return Call(name, start, -1)
         # What follows a head, also one of several under #if and #else, is a brace or another declaration.
         following = re.compile(rb"(?:\s|\\\n|//[^\n]*|/\*[\s\S]*?\*/|(?<=\n)[ \t]*\#[^\n]*)*(\{|[A-Za-z_])?").match(
             source, closing
@@ -261,7 +272,7 @@ class CFile(ParsedFile):
         )
         if following and (following[1] == b"{" or (following[1] and after_directive)):
             return None
-        return Call(word.decode(), start, arguments)
+        return Call(name, start, arguments)
 
     def _orphan(self, body: Node) -> Function | None:
         """
@@ -418,25 +429,38 @@ def _skip_space(source: bytes, start: int) -> int:
 
 
 SPACE = re.compile(rb"(?:[ \t\r\n\f\v]|\\\r?\n)*")
-BRACKETS = re.compile(rb"""[()\[\]{},]|"(?:[^"\\\n]|\\[\s\S])*"?|'(?:[^'\\\n]|\\[\s\S])*'?|//[^\n]*|/\*[\s\S]*?\*/""")
-MAX_ARGUMENT_TOKENS = 2_000
-"""A call's arguments are counted up to here; longer ones are tables, and their number is not known."""
+BRACKETS = re.compile(
+    rb"""[(){},]|"(?:[^"\\\n]|\\[\s\S])*"?|'(?:[^'\\\n]|\\[\s\S])*'?|//[^\n]*|/\*[\s\S]*?(?:\*/|\Z)"""
+)
+QUALIFIER = re.compile(rb"((?:[A-Za-z_]\w*[ \t]*)?(?:::[ \t]*(?:[A-Za-z_]\w*[ \t]*)?)*::)\s*\Z")
 
 
-def _close(source: bytes, opening: int) -> tuple[int, int]:
-    """Return (offset behind the closing parenthesis, number of arguments); (-1, -1) where it does not close nearby."""
-    depth = commas = 0
-    for number, match in enumerate(BRACKETS.finditer(source, opening)):
+def _matched(source: bytes) -> dict[int, tuple[int, int]]:
+    """
+    Return, for each opening parenthesis that closes, (offset behind the closing one, number of arguments).
+
+    One pass with a stack. Conditional branches may leave parentheses open or close one twice; a closing brace drops
+    what was left open inside of it, so that such a mismatch stays within its block.
+    """
+    found: dict[int, tuple[int, int]] = {}
+    stack: list[list[int]] = []
+    """(offset, commas) of what is open; commas is -1 for a brace."""
+    braces: list[int] = []
+    """Places of the braces in the stack."""
+    for match in BRACKETS.finditer(source):
         token = match.group()
-        if token in {b"(", b"[", b"{"}:
-            depth += 1
-        elif token in {b")", b"]", b"}"}:
-            depth -= 1
-            if depth <= 0:
-                empty = commas == 0 and not source[opening + 1 : match.start()].strip()
-                return match.end(), 0 if empty else commas + 1
-        elif token == b"," and depth == 1:
-            commas += 1
-        if number > MAX_ARGUMENT_TOKENS:
-            break
-    return -1, -1
+        if token == b"(":
+            stack.append([match.start(), 0])
+        elif token == b"{":
+            braces.append(len(stack))
+            stack.append([match.start(), -1])
+        elif token == b"}":
+            if braces:
+                del stack[braces.pop() :]
+        elif token == b")" and stack and stack[-1][1] >= 0:
+            opening, commas = stack.pop()
+            empty = commas == 0 and not source[opening + 1 : match.start()].strip()
+            found[opening] = match.end(), 0 if empty else commas + 1
+        elif token == b"," and stack and stack[-1][1] >= 0:
+            stack[-1][1] += 1
+    return found

@@ -61,5 +61,5 @@ int longjmp_count;
         for start, word in unit.words(GOTO):
             yield self.finding(unit.region(start, start + len(word)), "goto hides the flow; return early instead")
         for name, start in calls_named(unit, JUMPS):
-            region = unit.region(start, start + len(name))
+            region = unit.region(start, start + len(name.rpartition("::")[2]))
             yield self.finding(region, f"{name} is a non-local jump, which leaves clean-up undone")

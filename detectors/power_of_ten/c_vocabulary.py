@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from detectors.c_parsing import CFile, Function
+from detectors.c_parsing import Call, CFile, Function
 from detectors.detector import Facts
 from detectors.model import Language, Region
 from detectors.parsing import ParsedFile
@@ -79,8 +79,8 @@ class CCalls(Facts):
             if owner is None or call.name in hidden[owner.body]:
                 continue
             calls.setdefault(owner.body, {})[call.name, call.arguments] = None
-            if call.name.encode() in ALLOCATION:
-                place = _place(unit, call.start, call.start + len(call.name))
+            if _last(call) in ALLOCATION:
+                place = _place(unit, call.start, call.start + len(_last(call)))
                 allocations.setdefault(owner.body, []).append((call.name, place))
         constants = frozenset(macro.name.encode() for macro in unit.macros if macro.calls)
         for start, word in unit.words(constants):
@@ -105,10 +105,10 @@ class CCalls(Facts):
                 if macro.calls
             },
             tuple(
-                (call.name, _place(unit, call.start, call.start + len(call.name)))
+                (call.name, _place(unit, call.start, call.start + len(_last(call))))
                 for macro in unit.macros
                 for call in macro.calls
-                if call.name.encode() in ALLOCATION
+                if _last(call) in ALLOCATION
             ),
         )
         return msgspec.to_builtins(facts)
@@ -179,7 +179,12 @@ class CallGraph:
         return tuple(sorted(found))
 
     def _resolve(self, path: str, caller: FunctionFacts, name: str, arguments: int) -> int | None:
-        candidates = self._own.get((path, name)) or self._visible.get(name, [])
+        qualifier, qualified, last = name.rpartition("::")
+        candidates = self._own.get((path, last)) or self._visible.get(last, [])
+        if qualified:
+            wanted = qualifier.removeprefix("::")
+            inside = [n for n in candidates if f"::{self.nodes[n][1].scope}".endswith(f"::{wanted}")]
+            return max(inside, key=lambda n: (_near(path, self.nodes[n][0]), -n), default=None)
         if not path.endswith((".c", ".h")) or any(self.nodes[n][1].scope for n in candidates):
             candidates = [n for n in candidates if self._fits(caller, self.nodes[n][1], arguments)]
             if len({self.nodes[n][1].scope for n in candidates}) > 1:
@@ -207,12 +212,17 @@ def as_c(parsed: ParsedFile) -> CFile:
 def calls_named(unit: CFile, names: frozenset[bytes]) -> Iterator[tuple[str, int]]:
     """Yield (name, offset) of live calls to `names`, in macro bodies too."""
     for call in unit.calls:
-        if call.name.encode() in names:
+        if _last(call) in names:
             yield call.name, call.start
     for macro in unit.macros:
         for call in macro.calls:
-            if call.name.encode() in names:
+            if _last(call) in names:
                 yield call.name, call.start
+
+
+def _last(call: Call) -> bytes:
+    """Return a call's name without its qualification."""
+    return call.name.rpartition("::")[2].encode()
 
 
 def _place(unit: CFile, start: int, end: int) -> Place:
