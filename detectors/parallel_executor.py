@@ -202,11 +202,12 @@ class ParallelExecutor:
             ClusterError: The scheduler was lost.
         """
         queue = collections.deque(batches)
-        # Each round halves every batch that failed, so the rounds are bounded by the longest batch's bits and attempts.
-        rounds = max((len(batch.files) for batch in batches), default=0).bit_length() + ATTEMPTS_ALONE + 1
+        suspects: list[Batch] = []
+        # Each round halves every batch that failed, so the rounds are bounded by the longest batch's bits.
+        rounds = max((len(batch.files) for batch in batches), default=0).bit_length() + 1
         for _ in range(rounds):
             if not queue:
-                return
+                break
             calls = [
                 Call(batch.name, analyse, (batch, roots), {}, len(queue) - place) for place, batch in enumerate(queue)
             ]
@@ -217,8 +218,8 @@ class ParallelExecutor:
                 match result.error:
                     case None:
                         yield batch, result.value
-                    case WorkerLost() if len(batch.files) == 1 and batch.attempt + 1 >= ATTEMPTS_ALONE:
-                        yield batch, _at_fault(batch)
+                    case WorkerLost() if len(batch.files) == 1:
+                        suspects.append(batch)
                     case WorkerLost():
                         queue.extend(_halves(batch))
                     case DetectorPoolError() as problem:
@@ -226,6 +227,29 @@ class ParallelExecutor:
                     case problem:
                         raise problem
         assert not queue, "a batch was neither finished nor given up"
+        for batch in suspects:
+            yield batch, self._alone(batch, roots)
+
+    def _alone(self, batch: Batch, roots: tuple[str, ...]) -> BatchResult | DetectorPoolError:
+        """
+        Run one file with nothing beside it: Dask blames whatever waited on a worker that died, guilty or not.
+
+        Returns:
+            The result; *not analysed* where the workers died each time.
+        """
+        for _ in range(ATTEMPTS_ALONE):
+            for result in self.run([Call(batch.name, analyse, (batch, roots))]):
+                match result.error:
+                    case None:
+                        answer: BatchResult = result.value
+                        return answer
+                    case WorkerLost():
+                        pass
+                    case DetectorPoolError() as problem:
+                        return problem
+                    case problem:
+                        raise problem
+        return _at_fault(batch)
 
 
 def _timed(call: Call, stop: threading.Event, slots: threading.BoundedSemaphore) -> CallResult:
@@ -254,7 +278,6 @@ def _halves(batch: Batch) -> tuple[Batch, ...]:
             name=f"{batch.name}.{number}",
             files=part,
             predicted_s=batch.predicted_s * len(part) / len(batch.files),
-            attempt=batch.attempt + 1 if len(batch.files) == 1 else 0,
         )
         for number, part in enumerate(parts)
     )

@@ -43,8 +43,6 @@ class Batch(msgspec.Struct, frozen=True):
     """They share one read and one parse of each file."""
     files: tuple[SourceFile, ...]
     predicted_s: float
-    attempt: int = 0
-    """How often these files were in a batch whose worker died."""
 
 
 class BatchLimits(msgspec.Struct, frozen=True):
