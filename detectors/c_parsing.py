@@ -1,9 +1,9 @@
 """
-C and C++: a tokens' pass beside tree-sitter's tree.
+C and C++: tree-sitter's tree over a text that can be parsed, and a pass over words beside it.
 
-The tree knows functions, parameters and locals; but it leaves macro bodies unparsed and is led astray by macros in odd
-places and by conditional heads, where a plain walk finds calls that are none. Words and calls are therefore taken from
-the tokens (comments, strings and `#if 0` left out, macro bodies in), and placed into the tree's functions by offset.
+A grammar is led astray by conditional heads and leaves macro bodies unparsed. The source is therefore laid out first
+(`c_directive_parsing`), so that the tree sees one consistent program; words and calls are taken from the laid-out code
+with all of its branches and macro bodies, and placed into the tree's functions by offset.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ import bisect
 import functools
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from detectors.c_directive_parsing import Layout, lay_out
+from detectors.c_directive_parsing import Macro as MacroText
 from detectors.model import Language
 from detectors.parsing import ParsedFile
 
@@ -25,55 +27,59 @@ if TYPE_CHECKING:
 
 __all__ = ["CFile", "Call", "Function", "Macro"]
 
-TOKENS = re.compile(
-    rb"""
-    (?P<skip> //(?:[^\n\\]|\\.|\\\n)*
-            | /\*[\s\S]*?(?:\*/|\Z)
-            | R"(?P<mark>[^()\\\s]{0,16})\([\s\S]*?\)(?P=mark)"
-            | "(?:[^"\\\n]|\\[\s\S])*"?
-            | '(?:[^'\\\n]|\\[\s\S])*'? )
-  | ^[ \t]*\#[ \t]*(?P<directive>if|ifdef|ifndef|elif|elifdef|elifndef|else|endif|define|undef|include)\b
-    (?P<rest>(?:[^\n\\]|\\[\s\S])*)
-  | (?P<word>[A-Za-z_]\w*)
-  | (?P<number>\.?[0-9](?:[eEpP][+-]|'[0-9A-Za-z]|[\w.])*)
-    """,
-    re.VERBOSE | re.MULTILINE,
-)
-MACRO_HEAD = re.compile(rb"[ \t]*(?P<name>[A-Za-z_]\w*)(?P<parameters>\([^)]*\))?")
+Dialect = Literal["c", "cpp"]
 KEYWORDS = frozenset(
-    b"alignas alignof asm catch constexpr decltype defined do else for if noexcept return sizeof static_assert switch "
-    b"throw typeof typeof_unqual while _Alignas _Alignof _Generic _Static_assert __alignof__ __asm__ __attribute__ "
-    b"__declspec __extension__ __typeof__ case goto and or not co_return co_await co_yield delete new".split()
+    b"alignas alignof asm case catch co_await co_return co_yield constexpr decltype defined delete do else for goto if "
+    b"new noexcept return sizeof static_assert switch throw typeof typeof_unqual while _Alignas _Alignof _Generic "
+    b"_Static_assert __alignof__ __asm__ __attribute__ __declspec __extension__ __typeof__ and or not".split()
 )
 """Words that stand before a parenthesis, or before a call, without being a function or a type."""
-STATEMENTS = frozenset(b"if else for while do switch case return goto".split())
-OPENS_A_CALL = KEYWORDS - {b"alignas", b"decltype"}
+STATEMENTS = frozenset(b"case delete do else for goto if new return sizeof switch throw while".split())
+OPENS_A_CALL = KEYWORDS - {b"alignas", b"constexpr", b"decltype"}
+CALL = re.compile(rb"\b([A-Za-z_]\w*+)\s*+\(")
+STARTS_A_VALUE = frozenset(b"case co_await co_return co_yield do else return throw".split())
+BEFORE = re.compile(rb"(?:\w+|[)\]])\s*\Z")
+PARENTHESISED_CALL = re.compile(rb"\(\s*+([A-Za-z_]\w*+)\s*+\)\s*+\(")
+WORD = re.compile(rb"[A-Za-z_]\w*+")
+QUALIFIER = re.compile(rb"(\w*)\s*::\Z")
+THIS = re.compile(rb"\bthis\s*->\Z")
+DECLARED = re.compile(
+    rb"\b([A-Za-z_]\w*+)(?:\s*+[*&](?:[\s*&]|const\b|restrict\b|volatile\b)*+|\s++)([A-Za-z_]\w*+)\s*+(?=[;,=\[)])"
+    rb"|\(\s*+[*^]\s*+(?:const\s++)?([A-Za-z_]\w*+)\s*+(?:\[[^\]]*+\]\s*+)?\)\s*+\("
+)
+"""A variable or parameter behind its type, or a pointer to a function."""
+VALUE = re.compile(rb"[=&(,{:?]\s*+([A-Za-z_]\w*+)\s*+(?=[,;)}:?])")
+"""A name used as a value, such as a call-back that is passed on."""
+CPLUSPLUS = re.compile(rb"\b(?:class\s+\w+\s*[:{]|namespace\s+\w*\s*\{|template\s*<|(?:public|private|protected)\s*:)")
+BRACE = re.compile(rb"[{}]")
+BRACKETS = re.compile(rb"[(){},]")
+SPACE = re.compile(rb"\s*+")
 QUERY = """
 (function_definition) @function
-(parameter_declaration declarator: (_) @local)
-(declaration declarator: (_) @local)
 (array_declarator size: (_) @size)
 (ERROR) @error
-(translation_unit (compound_statement) @orphan)
-(preproc_if (compound_statement) @orphan)
-(preproc_ifdef (compound_statement) @orphan)
-(preproc_else (compound_statement) @orphan)
 """
-QUERY_CPP = "(new_expression) @new (delete_expression) @delete (optional_parameter_declaration declarator: (_) @local)"
+QUERY_CPP = """
+(new_expression) @new (delete_expression) @delete
+(class_specifier body: (_)) @scope (struct_specifier body: (_)) @scope (union_specifier body: (_)) @scope
+(namespace_definition) @scope
+"""
 NAMES = frozenset({"identifier", "field_identifier", "operator_name", "destructor_name", "type_identifier"})
-SCOPES = frozenset({"class_specifier", "struct_specifier", "namespace_definition", "union_specifier"})
 MAX_DECLARATOR_DEPTH = 64
+OUTSIDE = -1
+"""Stands for the body of what is in none."""
 
 
 class Call(msgspec.Struct, frozen=True):
     """A name before a parenthesis in live code, that is no declaration."""
 
     name: str
-    """With its qualification, as in `a::f`."""
     start: int
-    """Offset of the name's last part in `source`."""
-    arguments: int
-    """How many; -1 where the parentheses do not close."""
+    """Offset of the name in `source`."""
+    arguments: int = -1
+    """How many; -1 where it is not known, and always in C, which has no overloads."""
+    qualifier: str | None = None
+    """`A` of `A::f()`, empty for `::f()`, `this` for `this->f()`; C++ only."""
 
 
 class Macro(msgspec.Struct, frozen=True):
@@ -82,6 +88,7 @@ class Macro(msgspec.Struct, frozen=True):
     name: str
     start: int
     calls: tuple[Call, ...]
+    takes_arguments: bool
 
 
 class Function(msgspec.Struct, frozen=True):
@@ -111,11 +118,24 @@ class CFile(ParsedFile):
         self.text = self.text.removeprefix("\ufeff")
 
     @functools.cached_property
+    def dialect(self) -> Dialect:
+        """C, or C++ also for a header under C's suffix that holds classes or templates."""
+        if self.language == "c" and self.name.endswith(".h") and CPLUSPLUS.search(self.source):
+            # Seldom; only now is it worth to look again without the comments.
+            return "cpp" if CPLUSPLUS.search(lay_out(self.source, "c").code) else "c"
+        return "cpp" if self.language == "cpp" else "c"
+
+    @functools.cached_property
+    def layout(self) -> Layout:
+        """The source without what the preprocessor takes away; same offsets."""
+        return lay_out(self.source, self.dialect)
+
+    @functools.cached_property
     def tree(self) -> Tree:
-        """The syntax tree of `source`."""
+        """The syntax tree of `layout.parsable`; its offsets are those of `source`."""
         from tree_sitter import Parser
 
-        return Parser(_grammar(self.language)[0]).parse(self.source)
+        return Parser(_grammar(self.dialect)[0]).parse(self.layout.parsable)
 
     @property
     def understood(self) -> float:
@@ -129,202 +149,206 @@ class CFile(ParsedFile):
     @functools.cached_property
     def functions(self) -> Sequence[Function]:
         """Functions with a body in live code, by their body's offset."""
-        found = (self._function(node) for node in self._captures.get("function", ()))
-        orphans = (self._orphan(node) for node in self._captures.get("orphan", ()))
-        both = (function for function in (*found, *orphans) if function is not None)
-        live = (function for function in both if not self.is_dead(function.start))
-        return sorted(live, key=lambda function: function.body)
+        scopes = _Scopes(self._captures.get("scope", ()))
+        nodes = sorted(self._captures.get("function", ()), key=lambda node: node.start_byte)
+        found = (self._function(node, scopes) for node in nodes)
+        both = {function.body: function for function in found if function is not None}
+        return list(self._outermost(both)) if self.dialect == "c" else [both[body] for body in sorted(both)]
 
     @functools.cached_property
     def calls(self) -> Sequence[Call]:
         """Calls outside of macro bodies, in order."""
-        return [call for call in (self._call(start, word) for start, word in self._code[0]) if call is not None]
+        code, heads = self.layout.code, self._hidden_heads
+        counts = _argument_counts(code) if self.dialect == "cpp" else None
+        found = [
+            call
+            for match in CALL.finditer(code)
+            if match[1] not in KEYWORDS and (call := _call(code, match.start(), match[1], match.end() - 1, counts))
+        ]
+        for match in PARENTHESISED_CALL.finditer(code):
+            before = BEFORE.search(code, max(match.start() - 64, 0), match.start())
+            # `if (f) (x)` and `g(f)(x)` do not call f, `return (f)(x)` does.
+            if match[1] not in KEYWORDS and (before is None or before[0].rstrip() in STARTS_A_VALUE):
+                found.append(Call(match[1].decode(), match.start(1)))
+        found.sort(key=lambda call: call.start)
+        return [call for call in found if not _within(heads, call.start)] if heads else found
 
     @functools.cached_property
     def macros(self) -> Sequence[Macro]:
         """Macros with a body, in order."""
-        return [self._macro(start, end) for start, end in self._code[1] if not self.is_dead(start)]
+        return [_macro(macro, self.dialect) for macro in self.layout.macros]
+
+    @functools.cached_property
+    def values(self) -> frozenset[str]:
+        """Names that stand where a value stands, in live code: also functions that are handed to others."""
+        return frozenset(name.decode() for name in set(VALUE.findall(self.layout.code)))
 
     def words(self, wanted: frozenset[bytes]) -> Iterator[tuple[int, str]]:
         """Yield (offset, word) of each of `wanted` in live code, macro bodies included."""
-        for start, word in self._code[0]:
-            if word in wanted and not self.is_dead(start):
-                yield start, word.decode()
-        for start, end in self._code[1]:
-            if not self.is_dead(start):
-                yield from ((at, word.decode()) for at, word in self._words_in(start, end) if word in wanted)
+        if not wanted:
+            return
+        # A long alternation is slower than to look at every word.
+        few = re.compile(rb"\b(?:" + b"|".join(sorted(wanted)) + rb")\b") if len(wanted) < 8 else WORD
+        texts = [(0, self.layout.code), *((macro.body, macro.code) for macro in self.layout.macros)]
+        for base, code in texts:
+            for match in few.finditer(code):
+                if match[0] in wanted:
+                    yield base + match.start(), match[0].decode()
 
     def function_at(self, offset: int) -> Function | None:
         """Return the innermost function whose body holds `offset`."""
-        place = bisect.bisect_right(self._bodies, offset) - 1
-        # Functions within functions are rare (GNU, lambdas, local classes): a few steps back find the one around.
-        for candidate in reversed(self.functions[max(place - 8, 0) : place + 1]):
-            if candidate.body <= offset < candidate.end:
-                return candidate
-        return None
+        borders, owners = self._bodies
+        place = bisect.bisect_right(borders, offset) - 1
+        return owners[place] if place >= 0 else None
 
     def locals_of(self, function: Function) -> frozenset[str]:
         """Return the names that parameters and local variables of a function take away from functions."""
         return self._locals.get(function.body, frozenset())
 
-    def nodes(self, capture: str) -> Iterator[Node]:
-        """Yield the live nodes of a capture: `size` (of an array), `new`, `delete`."""
-        return (node for node in self._captures.get(capture, ()) if not self.is_dead(node.start_byte))
+    @property
+    def globals(self) -> frozenset[str]:
+        """Names declared outside of functions."""
+        return self._locals.get(OUTSIDE, frozenset())
 
-    def is_dead(self, offset: int) -> bool:
-        """Tell whether `offset` lies in an `#if 0` branch."""
-        place = bisect.bisect_right(self._dead_starts, offset) - 1
-        return place >= 0 and offset < self._code[2][place][1]
+    def nodes(self, capture: str) -> Iterator[Node]:
+        """Yield the nodes of a capture in order: `size` (of an array), `new`, `delete`."""
+        yield from sorted(self._captures.get(capture, ()), key=lambda node: node.start_byte)
 
     @functools.cached_property
     def _captures(self) -> dict[str, list[Node]]:
         from tree_sitter import QueryCursor
 
-        return QueryCursor(_grammar(self.language)[1]).captures(self.tree.root_node)
+        return QueryCursor(_grammar(self.dialect)[1]).captures(self.tree.root_node)
 
     @functools.cached_property
-    def _code(self) -> tuple[list[tuple[int, bytes]], list[tuple[int, int]], list[tuple[int, int]]]:
-        """Words outside of directives, (start, end) of macro definitions, and dead ranges; one pass over the bytes."""
-        words: list[tuple[int, bytes]] = []
-        macros: list[tuple[int, int]] = []
-        dead: list[tuple[int, int]] = []
-        stack: list[int] = []
-        """For each open conditional: where its dead branch began, or -1."""
-        for match in TOKENS.finditer(self.source):
-            kind = match.lastgroup
-            if kind == "word":
-                words.append((match.start(), match.group()))
-            elif match["directive"] is not None:
-                directive = match["directive"]
-                if directive == b"define":
-                    macros.append(match.span("rest"))
-                else:
-                    _conditional(directive, match, stack, dead)
-        dead += [(start, len(self.source)) for start in stack if start >= 0]
-        return words, macros, sorted(dead)
-
-    @functools.cached_property
-    def _parentheses(self) -> dict[int, tuple[int, int]]:
-        return _matched(self.source)
-
-    @functools.cached_property
-    def _dead_starts(self) -> list[int]:
-        return [start for start, _ in self._code[2]]
-
-    @functools.cached_property
-    def _bodies(self) -> list[int]:
-        return [function.body for function in self.functions]
+    def _bodies(self) -> tuple[list[int], list[Function | None]]:
+        """For the stretch from each border to the next: whose body it belongs to."""
+        return _stretches([(function.body, function.end, function) for function in self.functions])
 
     @functools.cached_property
     def _locals(self) -> dict[int, frozenset[str]]:
-        found: dict[int, set[str]] = {}
-        starts = [function.start for function in self.functions]
-        ordered = starts == sorted(starts)
-        for node in self._captures.get("local", ()):
-            place = bisect.bisect_right(starts, node.start_byte) - 1 if ordered else -1
-            owner = self.functions[place] if place >= 0 else self.function_at(node.start_byte)
-            if owner is None or not owner.start <= node.start_byte < owner.end:
+        found: dict[int, set[bytes]] = {}
+        borders, owners = _stretches([(function.start, function.end, function) for function in self.functions])
+        for match in DECLARED.finditer(self.layout.code):
+            if match[1] in STATEMENTS:
                 continue
-            name, is_function = _declared(node)
-            if name is not None and not is_function:
-                found.setdefault(owner.body, set()).add(name.text.decode("utf-8", "replace") if name.text else "")
-        return {body: frozenset(names) for body, names in found.items()}
+            place = bisect.bisect_right(borders, match.start()) - 1
+            owner = owners[place] if place >= 0 else None
+            found.setdefault(owner.body if owner else OUTSIDE, set()).add(match[2] or match[3])
+        return {body: frozenset(name.decode() for name in names) for body, names in found.items()}
 
-    def _words_in(self, start: int, end: int) -> Iterator[tuple[int, bytes]]:
-        for match in TOKENS.finditer(self.source, start, end):
-            if match.lastgroup == "word":
-                yield match.start(), match.group()
-
-    def _macro(self, start: int, end: int) -> Macro:
-        head = MACRO_HEAD.match(self.source, start, end)
-        name = head["name"].decode() if head else ""
-        inside = self._words_in(head.end(), end) if head else iter(())
-        calls = (self._call(at, word, head.end() if head else 0) for at, word in inside)
-        return Macro(name, start, tuple(call for call in calls if call is not None))
-
-    def _call(self, start: int, word: bytes, floor: int = 0) -> Call | None:
-        """Return the call that begins at `start`, unless it is a keyword, a member, a declaration or a head."""
-        source = self.source
-        opening = _skip_space(source, start + len(word))
-        if source[opening : opening + 1] != b"(" or word in KEYWORDS or self.is_dead(start):
-            return None
-        before = source[max(start - 256, floor) : start].rstrip()
-        if before.endswith((b".", b"->")):
-            return None
-        name = word.decode()
-        qualifier = QUALIFIER.search(before) if before.endswith(b"::") else None
-        if qualifier is not None:
-            before = before[: qualifier.start()].rstrip()
-            name = re.sub(r"\s", "", qualifier.group(1).decode()) + name
-        if before[-1:].isalnum() or before.endswith(b"_"):
-            last = re.search(rb"\w+\Z", before)
-            if last is not None and last.group() not in OPENS_A_CALL and not last.group().isdigit():
-                return None  # `int f(` or `TYPE f(`: a declaration
-        closing, arguments = self._parentheses.get(opening, (-1, -1))
-        if closing < 0:
-            return Call(name, start, -1)
-        # What follows a head, also one of several under #if and #else, is a brace or another declaration.
-        following = re.compile(rb"(?:\s|\\\n|//[^\n]*|/\*[\s\S]*?\*/|(?<=\n)[ \t]*\#[^\n]*)*(\{|[A-Za-z_])?").match(
-            source, closing
-        )
-        after_directive = (
-            b"\n#" in source[closing : following.start(1)].replace(b" ", b"") if following and following[1] else False
-        )
-        if following and (following[1] == b"{" or (following[1] and after_directive)):
-            return None
-        return Call(name, start, arguments)
-
-    def _orphan(self, body: Node) -> Function | None:
+    @functools.cached_property
+    def _hidden_heads(self) -> Sequence[tuple[int, int]]:
         """
-        Return the function whose head tree-sitter did not connect with its body.
+        Stretches of hidden branches that hold other heads of a function, not calls.
 
-        Several heads under `#if` and `#else` before one body are the usual cause. The function begins at the first of
-        its heads: what follows the last `;` or `}` before.
+        Such a group begins before the function's body; what its hidden branches say outside of braces is a head.
         """
-        source, words = self.source, self._code[0]
-        border = max(source.rfind(b";", 0, body.start_byte), source.rfind(b"}", 0, body.start_byte))
-        first = bisect.bisect_left(words, (border + 1, b""))
-        last = bisect.bisect_left(words, (body.start_byte, b""))
-        if any(word in STATEMENTS for _, word in words[first:last]):
-            return None  # a statement of a function that the parser lost track of
-        for start, word in words[first:last]:
-            if word not in KEYWORDS and source[_skip_space(source, start + len(word)) :][:1] == b"(":
-                static = any(word == b"static" for _, word in words[first:last])
-                end = start + len(word)
-                return Function(
-                    word.decode(), "", static, words[first][0], start, end, body.start_byte, body.end_byte, -1
-                )
-        return None
+        heads: list[tuple[int, int]] = []
+        for start, end, group in self.layout.hidden:
+            owner = self.function_at(start)
+            if owner is None or group > owner.body:
+                continue
+            depth, outside = 0, start
+            for brace in BRACE.finditer(self.layout.code, start, end):
+                if brace[0] == b"{":
+                    if depth == 0:
+                        heads.append((outside, brace.start()))
+                    depth += 1
+                else:
+                    depth = max(depth - 1, 0)
+                    outside = brace.end()
+            if depth == 0:
+                heads.append((outside, end))
+        return heads
 
-    def _function(self, node: Node) -> Function | None:
+    def _outermost(self, by_body: dict[int, Function]) -> Iterator[Function]:
+        """Drop functions within functions: in C they are statements that the parser lost track of, save GNU's."""
+        end = 0
+        for body in sorted(by_body):
+            if body >= end:
+                yield by_body[body]
+                end = by_body[body].end
+
+    @functools.cached_property
+    def _closing(self) -> dict[int, int]:
+        """Offset behind the closing brace of each opening one, by the braces alone."""
+        code = bytearray(self.layout.code)
+        for start, end, _ in self.layout.hidden:
+            code[start:end] = b" " * (end - start)
+        closing: dict[int, int] = {}
+        opened: list[int] = []
+        for brace in BRACE.finditer(code):
+            if brace[0] == b"{":
+                opened.append(brace.start())
+            elif opened:
+                closing[opened.pop()] = brace.end()
+        return closing
+
+    def _end(self, body: Node) -> int:
+        """Where a body ends: errors in it, such as an assembler's own syntax, must not draw others in."""
+        return self._closing.get(body.start_byte, body.end_byte) if body.has_error else body.end_byte
+
+    @functools.cached_property
+    def _static_words(self) -> frozenset[bytes]:
+        aliases = (macro.name.encode() for macro in self.layout.macros if macro.code.split() == [b"static"])
+        return frozenset({b"static", *aliases})
+
+    def _function(self, node: Node, scopes: _Scopes) -> Function | None:
         body = node.child_by_field_name("body")
         declarator = node.child_by_field_name("declarator")
         if body is None or declarator is None or body.type not in {"compound_statement", "try_statement"}:
             return None
         name, is_function = _declared(declarator)
-        if name is None or name.text is None:
+        if name is None or not name.text or name.text in KEYWORDS:
             return None
         if not is_function:
             # `TEST(name) {`: a macro writes the head. Nobody calls it by what stands in the parentheses.
             shown = self.source[node.start_byte : name.end_byte].decode("utf-8", "replace") + ")"
-            at = (node.start_byte, node.start_byte, name.end_byte, body.start_byte, body.end_byte)
+            at = (node.start_byte, node.start_byte, name.end_byte, body.start_byte, self._end(body))
             return Function(shown, "", True, *at, -1)
-        head = self.source[node.start_byte : name.start_byte]
-        parameters = _parameters(declarator)
-        prefix = _qualification(declarator)
-        scope = "::".join(part for part in (_scope(node) if self.language == "cpp" else "", prefix) if part)
-        return Function(
-            name.text.decode("utf-8", "replace"), scope, b"static" in head.split(), node.start_byte, name.start_byte,
-            name.end_byte, body.start_byte, body.end_byte, parameters,
-        )  # fmt: skip
+        static = not self._static_words.isdisjoint(WORD.findall(self.source[node.start_byte : name.start_byte]))
+        scope = "::".join(part for part in (scopes.at(node.start_byte), _qualification(declarator)) if part)
+        at = (node.start_byte, name.start_byte, name.end_byte, body.start_byte, self._end(body))
+        return Function(name.text.decode("utf-8", "replace"), scope, static, *at, _parameters(declarator))
+
+
+class _Scopes:
+    """Names of classes and namespaces around an offset; asked in ascending order, so that one sweep serves all."""
+
+    def __init__(self, nodes: Sequence[Node]) -> None:
+        self._ranges = [
+            (node.start_byte, node.end_byte, name.text.decode("utf-8", "replace"))
+            for node in sorted(nodes, key=lambda node: node.start_byte)
+            if (name := node.child_by_field_name("name")) is not None and name.text
+        ]
+        self._next = 0
+        self._open: list[tuple[int, str]] = []
+
+    def at(self, offset: int) -> str:
+        for place in range(self._next, len(self._ranges)):
+            start, end, name = self._ranges[place]
+            if start > offset:
+                break
+            self._next = place + 1
+            self._close(start)
+            self._open.append((end, name))
+        self._close(offset)
+        return "::".join(name for _, name in self._open)
+
+    def _close(self, offset: int) -> None:
+        for end, _ in self._open[::-1]:
+            if end > offset:
+                break
+            self._open.pop()
 
 
 @functools.cache
-def _grammar(language: Language) -> tuple[Grammar, Query]:
+def _grammar(dialect: Dialect) -> tuple[Grammar, Query]:
     from tree_sitter import Language as Grammar
     from tree_sitter import Query
 
-    if language == "cpp":
+    if dialect == "cpp":
         import tree_sitter_cpp
 
         grammar = Grammar(tree_sitter_cpp.language())
@@ -335,17 +359,69 @@ def _grammar(language: Language) -> tuple[Grammar, Query]:
     return grammar, Query(grammar, QUERY)
 
 
-def _conditional(directive: bytes, match: re.Match[bytes], stack: list[int], dead: list[tuple[int, int]]) -> None:
-    """Follow `#if 0` and its `#else`; every branch of any other conditional is live."""
-    if directive in {b"if", b"ifdef", b"ifndef"}:
-        never = directive == b"if" and re.fullmatch(rb"[ \t]*\(?[ \t]*0[ \t]*\)?[ \t]*(?:/[/*][\s\S]*)?", match["rest"])
-        stack.append(match.end() if never else -1)
-    elif directive in {b"else", b"elif", b"elifdef", b"elifndef", b"endif"} and stack:
-        start = stack.pop()
-        if start >= 0:
-            dead.append((start, match.start()))
-        if directive != b"endif":
-            stack.append(-1)
+def _call(code: bytes, start: int, name: bytes, opening: int, counts: dict[int, int] | None) -> Call | None:
+    """Return the call at `start`, unless it is a member's or a declaration's; in C there are no `counts`."""
+    before = code[max(start - 64, 0) : start].rstrip()
+    last = before[-1:]
+    qualifier: str | None = None
+    if last in (b".", b"#") or before.endswith(b"->"):
+        if counts is None or not THIS.search(before):
+            return None
+        qualifier = "this"
+    elif last.isalnum() or last == b"_":
+        word = re.search(rb"\w+\Z", before)
+        if word is not None and word[0] not in OPENS_A_CALL and not word[0].isdigit():
+            return None  # `int f(` or `TYPE f(`: a declaration
+    if counts is None:
+        return Call(name.decode(), start)
+    if last == b":" and (scope := QUALIFIER.search(before)):
+        qualifier = scope[1].decode()
+    return Call(name.decode(), start, counts.get(opening, -1), qualifier)
+
+
+def _macro(macro: MacroText, dialect: Dialect) -> Macro:
+    code = macro.code
+    counts = _argument_counts(code) if dialect == "cpp" else None
+    found = [
+        msgspec.structs.replace(call, start=macro.body + call.start)
+        for match in CALL.finditer(code)
+        if match[1] not in KEYWORDS
+        and match[1] not in macro.parameters
+        and (call := _call(code, match.start(), match[1], match.end() - 1, counts))
+    ]
+    alias = code.strip()
+    if WORD.fullmatch(alias) and alias not in macro.parameters:
+        # `#define GET malloc`: whoever calls the one calls the other.
+        found.append(Call(alias.decode(), macro.body + code.index(alias)))
+    return Macro(macro.name, macro.start, tuple(found), macro.takes_arguments)
+
+
+def _stretches(ranges: list[tuple[int, int, Function]]) -> tuple[list[int], list[Function | None]]:
+    """Cut nested ranges into flat stretches: sorted borders, and the innermost owner from each border on."""
+    borders: list[int] = []
+    owners: list[Function | None] = []
+    open_ranges: list[tuple[int, Function]] = []
+
+    def leave(offset: int) -> None:
+        for end, _ in open_ranges[::-1]:
+            if end > offset:
+                break
+            open_ranges.pop()
+            borders.append(end)
+            owners.append(open_ranges[-1][1] if open_ranges else None)
+
+    for start, end, function in sorted(ranges, key=lambda item: (item[0], -item[1])):
+        leave(start)
+        borders.append(start)
+        owners.append(function)
+        open_ranges.append((min(end, open_ranges[-1][0]) if open_ranges else end, function))
+    leave(1 << 62)
+    return borders, owners
+
+
+def _within(ranges: Sequence[tuple[int, int]], offset: int) -> bool:
+    place = bisect.bisect_right(ranges, (offset, 1 << 62)) - 1
+    return place >= 0 and ranges[place][0] <= offset < ranges[place][1]
 
 
 def _declared(node: Node) -> tuple[Node | None, bool]:
@@ -355,10 +431,7 @@ def _declared(node: Node) -> tuple[Node | None, bool]:
     for _ in range(MAX_DECLARATOR_DEPTH):
         if current is None or current.type in NAMES:
             return current, is_function
-        if current.type == "qualified_identifier":
-            current = current.child_by_field_name("name")
-            continue
-        if current.type == "template_function":
+        if current.type in {"qualified_identifier", "template_function"}:
             current = current.child_by_field_name("name")
             continue
         if current.type == "function_declarator":
@@ -387,14 +460,11 @@ def _parameters(declarator: Node) -> int:
     listed = function.child_by_field_name("parameters") if function is not None else None
     if listed is None:
         return -1
-    kinds = [child.type for child in listed.named_children if child.type != "comment"]
-    if any(
-        kind in {"variadic_parameter", "variadic_parameter_declaration", "optional_parameter_declaration"}
-        for kind in kinds
-    ):
+    children = [child for child in listed.named_children if child.type != "comment"]
+    kinds = {child.type for child in children}
+    if kinds & {"variadic_parameter", "variadic_parameter_declaration", "optional_parameter_declaration"}:
         return -1
-    only = listed.named_children[0].text if len(kinds) == 1 else None
-    return 0 if only == b"void" else len(kinds)
+    return 0 if len(children) == 1 and children[0].text == b"void" else len(children)
 
 
 def _qualification(declarator: Node) -> str:
@@ -410,57 +480,34 @@ def _qualification(declarator: Node) -> str:
     return "::".join(parts)
 
 
-def _scope(node: Node) -> str:
-    parts: list[str] = []
-    current = node.parent
-    for _ in range(4 * MAX_DECLARATOR_DEPTH):
-        if current is None:
-            break
-        if current.type in SCOPES:
-            name = current.child_by_field_name("name")
-            parts.append(name.text.decode("utf-8", "replace") if name is not None and name.text else "")
-        current = current.parent
-    return "::".join(part for part in reversed(parts) if part)
-
-
-def _skip_space(source: bytes, start: int) -> int:
-    match = SPACE.match(source, start)
-    return match.end() if match else start
-
-
-SPACE = re.compile(rb"(?:[ \t\r\n\f\v]|\\\r?\n)*")
-BRACKETS = re.compile(
-    rb"""[(){},]|"(?:[^"\\\n]|\\[\s\S])*"?|'(?:[^'\\\n]|\\[\s\S])*'?|//[^\n]*|/\*[\s\S]*?(?:\*/|\Z)"""
-)
-QUALIFIER = re.compile(rb"((?:[A-Za-z_]\w*[ \t]*)?(?:::[ \t]*(?:[A-Za-z_]\w*[ \t]*)?)*::)\s*\Z")
-
-
-def _matched(source: bytes) -> dict[int, tuple[int, int]]:
+def _argument_counts(code: bytes) -> dict[int, int]:
     """
-    Return, for each opening parenthesis that closes, (offset behind the closing one, number of arguments).
+    Return the number of arguments for each opening parenthesis that closes.
 
-    One pass with a stack. Conditional branches may leave parentheses open or close one twice; a closing brace drops
+    One pass with a stack. Branches of conditionals may leave parentheses open or close one twice; a closing brace drops
     what was left open inside of it, so that such a mismatch stays within its block.
     """
-    found: dict[int, tuple[int, int]] = {}
-    stack: list[list[int]] = []
+    found: dict[int, int] = {}
+    opened: list[list[int]] = []
     """(offset, commas) of what is open; commas is -1 for a brace."""
     braces: list[int] = []
-    """Places of the braces in the stack."""
-    for match in BRACKETS.finditer(source):
-        token = match.group()
-        if token == b"(":
-            stack.append([match.start(), 0])
-        elif token == b"{":
-            braces.append(len(stack))
-            stack.append([match.start(), -1])
-        elif token == b"}":
+    """Places of the braces in `opened`."""
+    for match in BRACKETS.finditer(code):
+        bracket = match[0]
+        if bracket == b"(":
+            opened.append([match.start(), 0])
+        elif bracket == b"{":
+            braces.append(len(opened))
+            opened.append([match.start(), -1])
+        elif bracket == b"}":
             if braces:
-                del stack[braces.pop() :]
-        elif token == b")" and stack and stack[-1][1] >= 0:
-            opening, commas = stack.pop()
-            empty = commas == 0 and not source[opening + 1 : match.start()].strip()
-            found[opening] = match.end(), 0 if empty else commas + 1
-        elif token == b"," and stack and stack[-1][1] >= 0:
-            stack[-1][1] += 1
+                del opened[braces.pop() :]
+        elif opened and opened[-1][1] >= 0:
+            if bracket == b",":
+                opened[-1][1] += 1
+                continue
+            start, commas = opened.pop()
+            # Only the first word is looked for: what an argument holds may be long, and nested.
+            empty = commas == 0 and SPACE.fullmatch(code, start + 1, match.start()) is not None
+            found[start] = 0 if empty else commas + 1
     return found

@@ -10,6 +10,7 @@ from __future__ import annotations
 import bisect
 import functools
 import io
+import itertools
 import re
 import tokenize
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ __all__ = ["ParsedFile", "Unparsable", "decode", "looks_binary", "parse"]
 
 MAX_PARSE_BYTES = 64 << 20
 """Larger files become *not analysed*: tree-sitter needs some ten times the file in memory."""
+BLOCK_BYTES = 4096
+CONTINUATION_BYTES = bytes(range(0x80, 0xC0))
 
 
 class Unparsable(Exception):  # an answer about the file, not a failure of ours
@@ -69,8 +72,25 @@ class ParsedFile:
 
     def _position(self, offset: int) -> tuple[int, int]:
         line = bisect.bisect_right(self.line_starts, offset)
-        before = self.source[self.line_starts[line - 1] : offset]
-        return line, len(before.decode("utf-8", "replace")) + 1
+        start = self.line_starts[line - 1]
+        return line, self._characters(offset) - self._characters(start) + 1
+
+    def _characters(self, offset: int) -> int:
+        """Count the code points before `offset` in constant time, since a line may be megabytes long."""
+        if len(self.text) == len(self.source):
+            return offset
+        block = offset // BLOCK_BYTES
+        return self._characters_before[block] + _code_points(self.source[block * BLOCK_BYTES : offset])
+
+    @functools.cached_property
+    def _characters_before(self) -> Sequence[int]:
+        """Code points before each block of `source`."""
+        blocks = (self.source[start : start + BLOCK_BYTES] for start in range(0, len(self.source), BLOCK_BYTES))
+        return [0, *itertools.accumulate(_code_points(block) for block in blocks)]
+
+
+def _code_points(data: bytes) -> int:
+    return len(data.translate(None, CONTINUATION_BYTES))
 
 
 def parse(data: bytes, language: Language, name: str = "") -> ParsedFile:

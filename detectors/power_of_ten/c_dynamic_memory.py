@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from detectors.c_parsing import CFile, Function
 from detectors.detector import FileRule, TreeRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
@@ -14,8 +15,12 @@ from detectors.power_of_ten.c_vocabulary import C_LANGUAGES, DETECTOR, CallGraph
 __all__ = ["CDynamicMemory", "CVariableLengthArray"]
 
 INITIALISES = frozenset({"init", "initialise", "initialize", "setup"})
+OPERATORS = frozenset({"new", "delete"})
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
-CONSTANT = re.compile(r"[A-Z0-9_\s+*/()<>|&~^%?:-]*|.*sizeof.*", re.DOTALL)
+SIZE_OF = re.compile(rb"\bsizeof\b\s*(?:\([^()]*\)|\w+)")
+CONSTANT_MACRO = re.compile(rb"\b[A-Z][A-Z0-9_]*\s*\([^()]*\)")
+ARRAY = re.compile(rb"(\w+)\s*(?:\[[^\[\]]*\]\s*)*\[\s*\Z")
+NAME = re.compile(rb"(?<![\w.>])[A-Za-z_]\w*")
 
 
 class CDynamicMemory(TreeRule):
@@ -43,6 +48,13 @@ void setupRadio(void) { free(buffer); }
 struct pool { void (*free)(void *); };
 void give(struct pool *p, void *x) { p->free(x); }
 int malloc_count;
+static void *getline(int n) { return 0; }
+void *next(void) { return getline(1); }
+""",
+        """
+#include <stdlib.h>
+static void drop(char *p) { free(p); }  // expect: P10-R3-dynamic-memory
+void bus_init(struct bus *b, char *p) { b->on_close = drop; drop(p); }
 """,
         """
 #include <stdlib.h>
@@ -68,6 +80,8 @@ void drop(P *p) { delete p; }  // expect: P10-R3-dynamic-memory
             if number in starting:
                 continue
             for name, place in function.allocations:
+                if name not in OPERATORS and not graph.is_allocator(path, name):
+                    continue
                 yield path, self.finding(place.region, f"{name} in {function.name}, which runs after initialisation")
         for path, file in graph.files.items():
             for name, place in file.loose:
@@ -80,7 +94,8 @@ class CVariableLengthArray(FileRule):
 
     Why: it takes from the stack what nobody bounded.
     Instead: an array of the largest length, and a check.
-    Not found: lengths that a macro or an enumeration in small letters hides are taken for variables.
+    Not found: a length that names no parameter or local variable of the function: macros, enumerations and constants
+    of the file look alike.
     Source: Holzmann, "The Power of Ten", IEEE Computer 39(6), 2006, rule 3.
     """
 
@@ -91,8 +106,8 @@ class CVariableLengthArray(FileRule):
     examples = (
         """
 #define LEN 4
-enum { MOST = 3 };
-void f(int n, char p[n]) { char a[LEN + 1]; char b[sizeof(int)]; char c[] = {1}; }
+enum { MOST = 3, key_bytes = 32 };
+void f(int n, char p[n]) { char a[LEN + 1]; char b[sizeof(n)]; char c[] = {1}; char d[key_bytes]; p[n] = a[n]; }
 """,
         "void f(int n)\n{\n    char v[n];  // expect: P10-R3-variable-length-array\n}\n",
     )
@@ -100,12 +115,30 @@ void f(int n, char p[n]) { char a[LEN + 1]; char b[sizeof(int)]; char c[] = {1};
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each array in a function's body whose size is no constant expression."""
         unit = as_c(parsed)
+        constant: dict[tuple[int, str], bool] = {}
         for node in unit.nodes("size"):
-            text = (node.text or b"").decode("utf-8", "replace")
-            if CONSTANT.fullmatch(text) or unit.function_at(node.start_byte) is None:
+            owner = unit.function_at(node.start_byte)
+            text = node.text or b""
+            before = ARRAY.search(unit.layout.code, max(node.start_byte - 200, 0), node.start_byte)
+            names = {name.decode() for name in NAME.findall(CONSTANT_MACRO.sub(b"", SIZE_OF.sub(b"", text)))}
+            if owner is None or before is None or names.isdisjoint(unit.locals_of(owner)):
                 continue
-            message = f"the length {text[:40]} is known at run time only"
+            if before[1].decode() not in unit.locals_of(owner):
+                continue  # no array, but an assembler's operand
+            if unit.dialect == "cpp":
+                for name in names:
+                    if (owner.body, name) not in constant:
+                        constant[owner.body, name] = _is_constant(unit, owner, name)
+                if all(constant[owner.body, name] for name in names):
+                    continue
+            message = f"the length {text[:40].decode('utf-8', 'replace')} is known at run time only"
             yield self.finding(unit.region(node.start_byte, node.end_byte), message)
+
+
+def _is_constant(unit: CFile, owner: Function, name: str) -> bool:
+    """Tell whether a local of C++ is declared `const`, which makes an array's length a constant there."""
+    pattern = rb"\bconst(?:expr)?\b[^;{}()]*\b" + name.encode() + rb"\s*[={]"
+    return re.search(pattern, unit.layout.code[owner.start : owner.end]) is not None
 
 
 def _initialising(graph: CallGraph) -> frozenset[int]:
@@ -117,7 +150,8 @@ def _initialising(graph: CallGraph) -> frozenset[int]:
     named = {number for number, (_, function) in enumerate(graph.nodes) if _initialises(function.name)}
     # Assume that whatever has a caller is for initialisation only, and take back what is not, until nothing changes:
     # so helpers that call each other are judged by who calls them from outside.
-    starting = named | {number for number, who in enumerate(callers) if who}
+    handed_on = {n for n, (path, function) in enumerate(graph.nodes) if function.name in graph.files[path].handed_on}
+    starting = named | {number for number, who in enumerate(callers) if who and number not in handed_on}
     pending = [number for number in range(len(graph.nodes)) if number not in starting]
     while pending:  # p10: each function is taken back once at most
         number = pending.pop()

@@ -13,7 +13,8 @@ __all__ = ["CGoto"]
 
 GOTO = frozenset({b"goto"})
 JUMPS = frozenset(
-    b"setjmp _setjmp sigsetjmp __sigsetjmp longjmp _longjmp siglongjmp __builtin_setjmp __builtin_longjmp".split()
+    b"setjmp _setjmp sigsetjmp __sigsetjmp longjmp _longjmp siglongjmp setcontext swapcontext "
+    b"__builtin_setjmp __builtin_longjmp".split()
 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,9 +21,12 @@ HEADERS = (".h", ".hh", ".hpp", ".hxx", ".h++", ".ipp", ".tcc")
 ALLOCATION = frozenset(
     b"malloc calloc realloc reallocarray free cfree alloca __builtin_alloca aligned_alloc posix_memalign "
     b"memalign valloc pvalloc strdup strndup strdupa strndupa wcsdup asprintf vasprintf getline "
-    b"getdelim sbrk brk open_memstream "
+    b"getdelim sbrk brk open_memstream reallocf recallocarray freezero __builtin_malloc __builtin_free "
+    b"__builtin_alloca_with_align make_unique make_shared allocate_shared "
     b"_alloca _malloca _strdup _aligned_malloc _aligned_free _aligned_realloc".split()
 )
+ALWAYS_ALLOCATION = frozenset({"malloc", "calloc", "realloc", "free"})
+"""Names that stay the allocator's, though the tree defines a function of that name for others to see."""
 MAX_EXPANSIONS = 1_000
 
 
@@ -48,17 +52,21 @@ class FunctionFacts(msgspec.Struct, frozen=True, array_like=True):
     static: bool
     parameters: int
     place: Place
+    """Of the name."""
+    last_line: int
     calls: tuple[tuple[str, int], ...]
-    """(name, number of arguments), each once."""
+    """(name, number of arguments), each once; in C++ with its qualifier, such as `this::f`, `::f` or `std::f`."""
     allocations: tuple[tuple[str, Place], ...]
 
 
 class _FileFacts(msgspec.Struct, frozen=True, array_like=True):
     functions: tuple[FunctionFacts, ...]
-    macros: dict[str, tuple[tuple[str, int], ...]]
-    """Macro to the calls of its body."""
+    macros: dict[str, tuple[int, tuple[tuple[str, int], ...]]]
+    """Macro to the line of its first definition and the calls of its bodies."""
     loose: tuple[tuple[str, Place], ...]
     """Allocations in macro bodies."""
+    handed_on: frozenset[str]
+    """The file's functions that are used as values, so that nobody can tell who calls them."""
 
 
 class CCalls(Facts):
@@ -73,59 +81,81 @@ class CCalls(Facts):
         unit = as_c(parsed)
         calls: dict[int, dict[tuple[str, int], None]] = {}
         allocations: dict[int, list[tuple[str, Place]]] = {}
-        hidden: dict[int, frozenset[str]] = {function.body: unit.locals_of(function) for function in unit.functions}
         for call in unit.calls:
             owner = unit.function_at(call.start)
-            if owner is None or call.name in hidden[owner.body]:
+            if owner is None or call.name in unit.locals_of(owner):
                 continue
-            calls.setdefault(owner.body, {})[call.name, call.arguments] = None
-            if _last(call) in ALLOCATION:
-                place = _place(unit, call.start, call.start + len(_last(call)))
+            calls.setdefault(owner.body, {})[_qualified(call), call.arguments] = None
+            if call.name.encode() in ALLOCATION and call.qualifier in {None, "", "std"}:
+                place = _place(unit, call.start, call.start + len(call.name))
                 allocations.setdefault(owner.body, []).append((call.name, place))
-        constants = frozenset(macro.name.encode() for macro in unit.macros if macro.calls)
+        # One that is also a variable is a macro in one configuration, and in the next it calls nothing.
+        constants = frozenset(
+            macro.name.encode()
+            for macro in unit.macros
+            if macro.calls and not macro.takes_arguments and macro.name not in unit.globals
+        )
         for start, word in unit.words(constants):
             # A macro without parameters calls what its body calls, though no parenthesis follows its name.
             owner = unit.function_at(start)
             if owner is not None:
                 calls.setdefault(owner.body, {})[word, -1] = None
-        for kind in ("new", "delete"):
-            for node in unit.nodes(kind):
-                owner = unit.function_at(node.start_byte)
-                if owner is not None:
-                    place = _place(unit, node.start_byte, node.end_byte)
-                    allocations.setdefault(owner.body, []).append((kind, place))
+        for start, end, kind in _operators(unit):
+            owner = unit.function_at(start)
+            if owner is not None:
+                allocations.setdefault(owner.body, []).append((kind, _place(unit, start, end)))
+        lines: dict[str, int] = {}
+        macros: dict[str, dict[tuple[str, int], None]] = {}
+        for macro in unit.macros:
+            if macro.calls:
+                lines.setdefault(macro.name, unit.region(macro.start, macro.start).start_line)
+            for call in macro.calls:
+                # Definitions of one name under several conditions all count.
+                macros.setdefault(macro.name, {})[_qualified(call), call.arguments] = None
         facts = _FileFacts(
             tuple(
-                self._function(unit, f, tuple(calls.get(f.body, ())), allocations.get(f.body, []))
+                _function_facts(unit, f, tuple(calls.get(f.body, ())), allocations.get(f.body, []))
                 for f in unit.functions
             ),
-            {
-                macro.name: tuple((call.name, call.arguments) for call in macro.calls)
-                for macro in unit.macros
-                if macro.calls
-            },
+            {name: (lines[name], tuple(body)) for name, body in macros.items()},
             tuple(
-                (call.name, _place(unit, call.start, call.start + len(_last(call))))
+                (call.name, _place(unit, call.start, call.start + len(call.name)))
                 for macro in unit.macros
                 for call in macro.calls
-                if _last(call) in ALLOCATION
+                if call.name.encode() in ALLOCATION
             ),
+            unit.values & {function.name for function in unit.functions},
         )
         return msgspec.to_builtins(facts)
 
-    def _function(
-        self, unit: CFile, function: Function, calls: tuple[tuple[str, int], ...], allocations: list[tuple[str, Place]]
-    ) -> FunctionFacts:
-        place = _place(unit, function.name_start, function.name_end)
-        return FunctionFacts(
-            function.name,
-            function.scope,
-            function.static,
-            function.parameters,
-            place,
-            calls,
-            tuple(sorted(allocations, key=lambda a: a[1].line)),
-        )
+
+def _function_facts(
+    unit: CFile, function: Function, calls: tuple[tuple[str, int], ...], allocations: list[tuple[str, Place]]
+) -> FunctionFacts:
+    return FunctionFacts(
+        function.name,
+        function.scope,
+        function.static,
+        function.parameters,
+        _place(unit, function.name_start, function.name_end),
+        unit.region(function.end, function.end).start_line,
+        calls,
+        tuple(sorted(allocations, key=lambda allocation: (allocation[1].line, allocation[1].column))),
+    )
+
+
+def _qualified(call: Call) -> str:
+    return call.name if call.qualifier is None else f"{call.qualifier}::{call.name}"
+
+
+def _operators(unit: CFile) -> Iterator[tuple[int, int, str]]:
+    for node in unit.nodes("new"):
+        placement = node.child_by_field_name("placement")
+        # `new (place) T` builds in memory that is there; `new (std::nothrow) T` allocates like any other.
+        if placement is None or b"nothrow" in (placement.text or b""):
+            yield node.start_byte, node.end_byte, "new"
+    for node in unit.nodes("delete"):
+        yield node.start_byte, node.end_byte, "delete"
 
 
 class CallGraph:
@@ -133,7 +163,8 @@ class CallGraph:
     The calls of a whole tree, resolved by linkage.
 
     A call means a function of the same file; else an external one, or a static one of a header. Where several files
-    define it (platforms), the nearest by folder is meant. A macro stands for the calls of its body.
+    define it (platforms), the nearest by folder is meant. A macro stands for the calls of its body, unless the tree
+    has a function of its name: then the macro wraps the function in some configurations, and in others it does not.
 
     Args:
         facts: `c-calls` by report path.
@@ -150,16 +181,23 @@ class CallGraph:
             self._own.setdefault((path, function.name), []).append(number)
             if not function.static or path.endswith(HEADERS):
                 self._visible.setdefault(function.name, []).append(number)
-        self._macros: dict[str, tuple[tuple[str, int], ...]] = {}
-        for path, file in sorted(self.files.items()):
-            if path.endswith(HEADERS):
-                for name, calls in file.macros.items():
-                    self._macros.setdefault(name, calls)
+        headers = [file for path, file in self.files.items() if path.endswith(HEADERS)]
+        defined = Counter(name for file in headers for name in file.macros)
+        # Which of several headers a file includes is not known; what only one of them says is taken.
+        self._macros = {
+            name: calls for file in headers for name, (_, calls) in file.macros.items() if defined[name] == 1
+        }
         self.edges = [self._callees(number) for number in range(len(self.nodes))]
+
+    def is_allocator(self, path: str, name: str) -> bool:
+        """Tell whether `name`, called in a file, is the allocator's and not a function of the tree."""
+        own = self._own.get((path, name), ())
+        if any(self.nodes[number][1].static for number in own):
+            return False
+        return name in ALWAYS_ALLOCATION or not (own or self._visible.get(name))
 
     def _callees(self, caller: int) -> tuple[int, ...]:
         path, function = self.nodes[caller]
-        own_macros = self.files[path].macros
         pending = list(function.calls)
         seen = set(pending)
         found: set[int] = set()
@@ -167,40 +205,68 @@ class CallGraph:
             if not pending:
                 break
             name, arguments = pending.pop()
-            body = own_macros.get(name) or self._macros.get(name)
-            if body is not None and (path, name) not in self._own:
-                fresh = [call for call in body if call not in seen]
-                seen.update(fresh)
-                pending += fresh
+            body = self._body_of(path, function, name)
+            if body is not None:
+                for call in body:
+                    if call[0] == name:
+                        # A macro is not expanded in its own body: there, the name is the function's.
+                        found.update(self._resolve(path, function, name, arguments))
+                    elif call not in seen:
+                        seen.add(call)
+                        pending.append(call)
                 continue
-            target = self._resolve(path, function, name, arguments)
-            if target is not None:
-                found.add(target)
+            found.update(self._resolve(path, function, name, arguments))
         return tuple(sorted(found))
 
-    def _resolve(self, path: str, caller: FunctionFacts, name: str, arguments: int) -> int | None:
-        qualifier, qualified, last = name.rpartition("::")
-        candidates = self._own.get((path, last)) or self._visible.get(last, [])
-        if qualified:
-            wanted = qualifier.removeprefix("::")
-            inside = [n for n in candidates if f"::{self.nodes[n][1].scope}".endswith(f"::{wanted}")]
-            return max(inside, key=lambda n: (_near(path, self.nodes[n][0]), -n), default=None)
-        if not path.endswith((".c", ".h")) or any(self.nodes[n][1].scope for n in candidates):
+    def _body_of(self, path: str, function: FunctionFacts, name: str) -> tuple[tuple[str, int], ...] | None:
+        """Return the calls of the macro that `name` means in a function, if it means one."""
+        if (path, name) in self._own:
+            return None
+        line, body = self.files[path].macros.get(name, (0, None))
+        if body is not None:
+            return body if line <= function.last_line else None
+        return None if name in self._visible else self._macros.get(name)
+
+    def _resolve(self, path: str, caller: FunctionFacts, written: str, arguments: int) -> tuple[int, ...]:
+        qualifier, separator, name = written.rpartition("::")
+        own = self._own.get((path, name))
+        candidates = own or self._visible.get(name, [])
+        if separator:
+            candidates = [n for n in candidates if _qualifies(qualifier, caller.scope, self.nodes[n][1].scope)]
+        if not candidates:
+            return ()
+        if path.endswith(".c") or not (_has_overloads(path) or any(self.nodes[n][1].scope for n in candidates)):
+            candidates = [n for n in candidates if not self.nodes[n][1].scope]
+            if own:
+                return tuple(candidates)  # one function under several conditions
+        else:
             candidates = [n for n in candidates if self._fits(caller, self.nodes[n][1], arguments)]
             if len({self.nodes[n][1].scope for n in candidates}) > 1:
-                inner = [n for n in candidates if self.nodes[n][1].scope == caller.scope]
-                candidates = inner or [n for n in candidates if not self.nodes[n][1].scope]
+                nearest = max(len(self.nodes[n][1].scope) for n in candidates)
+                candidates = [n for n in candidates if len(self.nodes[n][1].scope) == nearest]
             if len(candidates) > 1 and len({self.nodes[n][0] for n in candidates}) == 1:
-                return None  # overloads that only types tell apart
+                return ()  # overloads that only types tell apart
         if not candidates:
-            return None
-        return max(candidates, key=lambda n: (_near(path, self.nodes[n][0]), -n))
+            return ()
+        return (max(candidates, key=lambda n: (_near(path, self.nodes[n][0]), -n)),)
 
     def _fits(self, caller: FunctionFacts, callee: FunctionFacts, arguments: int) -> bool:
         counts = arguments < 0 or callee.parameters < 0 or arguments == callee.parameters
         # A plain name reaches the own class and the scopes around it, not another class's members.
         reaches = not callee.scope or caller.scope == callee.scope or caller.scope.startswith(callee.scope + "::")
         return counts and reaches
+
+
+def _has_overloads(path: str) -> bool:
+    return not path.endswith((".c", ".h"))
+
+
+def _qualifies(qualifier: str, caller_scope: str, callee_scope: str) -> bool:
+    if qualifier == "this":
+        return callee_scope == caller_scope
+    if not qualifier:
+        return not callee_scope
+    return callee_scope == qualifier or callee_scope.endswith("::" + qualifier)
 
 
 def as_c(parsed: ParsedFile) -> CFile:
@@ -212,17 +278,12 @@ def as_c(parsed: ParsedFile) -> CFile:
 def calls_named(unit: CFile, names: frozenset[bytes]) -> Iterator[tuple[str, int]]:
     """Yield (name, offset) of live calls to `names`, in macro bodies too."""
     for call in unit.calls:
-        if _last(call) in names:
+        if call.name.encode() in names:
             yield call.name, call.start
     for macro in unit.macros:
         for call in macro.calls:
-            if _last(call) in names:
+            if call.name.encode() in names:
                 yield call.name, call.start
-
-
-def _last(call: Call) -> bytes:
-    """Return a call's name without its qualification."""
-    return call.name.rpartition("::")[2].encode()
 
 
 def _place(unit: CFile, start: int, end: int) -> Place:
