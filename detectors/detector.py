@@ -40,6 +40,7 @@ from detectors.model import (
     Related,
     RuleRecord,
 )
+from detectors.rule_settings import RuleSettings
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -65,6 +66,9 @@ class Rule(abc.ABC):
     """Name of the group that the rule belongs to, as `--detectors` takes it."""
     languages: ClassVar[frozenset[Language]]
     examples: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, settings: RuleSettings | None = None) -> None:
+        self.settings = settings or RuleSettings()
 
     def finding(
         self, region: Region, message: str, *, level: Level | None = None, related: tuple[Related, ...] = ()
@@ -94,6 +98,9 @@ class Facts(abc.ABC):
     id: ClassVar[str]
     detector: ClassVar[str]
     languages: ClassVar[frozenset[Language]]
+
+    def __init__(self, settings: RuleSettings | None = None) -> None:
+        self.settings = settings or RuleSettings()
 
     @abc.abstractmethod
     def collect(self, parsed: ParsedFile) -> object:
@@ -193,7 +200,12 @@ class RuleGroup(Detector):
             file for known in tuple(files) for file in known.parent.glob("*.py") if known.parent.name != "site-packages"
         }
         here = Path(__file__).parent
-        files |= set(here.glob("*parsing.py")) | {here / "detector.py", here / "model.py", here / "findings.py"}
+        files |= set(here.glob("*parsing.py")) | {
+            here / "detector.py",
+            here / "model.py",
+            here / "findings.py",
+            here / "rule_settings.py",
+        }
         for distribution in ("tree-sitter", "tree-sitter-c", "tree-sitter-cpp"):
             files |= set(distribution_files(distribution, suffixes=(".so",)))
         return sorted(files)
