@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Layout", "Macro", "lay_out"]
+__all__ = ["Directive", "Layout", "Macro", "lay_out"]
 
 _BLOCK_COMMENT = rb"/\*[^*]*+\*++(?:[^/*][^*]*+\*++)*+/"
 _LINE_COMMENT = rb"//(?:[^\\\n]|\\[\s\S]?)*+"
@@ -62,12 +62,26 @@ class Macro:
 
 
 @dataclass(frozen=True)
+class Directive:
+    """One preprocessor directive outside of `#if 0`; the conditionals around dead code are live."""
+
+    keyword: bytes
+    """Such as `ifdef`, without the mark."""
+    start: int
+    """Offset of the line's first byte."""
+    rest: int
+    """Offset behind the keyword."""
+    end: int
+
+
+@dataclass(frozen=True)
 class Layout:
     """One source text, laid out; see the module."""
 
     parsable: bytes
     code: bytes
     macros: tuple[Macro, ...]
+    directives: tuple[Directive, ...]
     hidden: tuple[tuple[int, int, int], ...]
     """Branches that are in `code`, not in `parsable`: start, end, where their group begins; sorted, disjoint."""
 
@@ -98,9 +112,11 @@ def lay_out(source: bytes, language: Literal["c", "cpp"]) -> Layout:
             code[start + 1 : end - 1] = source[start + 1 : end - 1].translate(_SPACES)
     conditionals = _Conditionals(bytes(code), language)
     defines: list[tuple[int, int]] = []
+    seen: dict[int, Directive] = {}
     for start, end in directives:
         keyword = _KEYWORD.match(source, start, end)
         assert keyword is not None, "every directive has its mark"
+        seen[start] = Directive(keyword[1], start, keyword.end(), end)
         if keyword[1] == b"define":
             defines.append((keyword.end(), end))
         else:
@@ -111,8 +127,10 @@ def lay_out(source: bytes, language: Literal["c", "cpp"]) -> Layout:
     hidden = tuple(_outermost(conditionals.hidden))
     for start, end, _ in hidden:
         parsable[start:end] = source[start:end].translate(_SPACES)
-    macros = tuple(_macros(source, _outside(defines, _merged(conditionals.dead)), language))
-    return Layout(bytes(parsable), bytes(code), macros, hidden)
+    dead = list(_merged(conditionals.dead))
+    macros = tuple(_macros(source, _outside(defines, dead), language))
+    live = tuple(seen[start] for start, _ in _outside(directives, dead))
+    return Layout(bytes(parsable), bytes(code), macros, live, hidden)
 
 
 def _macros(source: bytes, defines: Iterable[tuple[int, int]], language: Literal["c", "cpp"]) -> Iterator[Macro]:

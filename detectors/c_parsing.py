@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tree_sitter import Language as Grammar
     from tree_sitter import Node, Query, Tree
 
-__all__ = ["CFile", "Call", "Function", "Macro"]
+__all__ = ["CFile", "Call", "Fragment", "Function", "Macro"]
 
 Dialect = Literal["c", "cpp"]
 KEYWORDS = frozenset(
@@ -52,12 +52,41 @@ VALUE = re.compile(rb"[=&(,{:?]\s*+([A-Za-z_]\w*+)\s*+(?=[,;)}:?])")
 """A name used as a value, such as a call-back that is passed on."""
 CPLUSPLUS = re.compile(rb"\b(?:class\s+\w+\s*[:{]|namespace\s+\w*\s*\{|template\s*<|(?:public|private|protected)\s*:)")
 BRACE = re.compile(rb"[{}]")
+WRAPPED = (b"void f(){", b";}")
+WORTH_A_PARSE = re.compile(rb"\b(?:for|while|do)\b|->|\*")
+"""What a macro's body must hold for any capture in it to matter."""
 BRACKETS = re.compile(rb"[(){},]")
 SPACE = re.compile(rb"\s*+")
 QUERY = """
 (function_definition) @function
 (array_declarator size: (_) @size)
 (ERROR) @error
+(for_statement) @loop (while_statement) @loop (do_statement) @loop
+(compound_statement) @block
+(for_statement body: (compound_statement) @block.loop)
+(while_statement body: (compound_statement) @block.loop)
+(do_statement body: (compound_statement) @block.loop)
+(switch_statement body: (compound_statement) @block.switch)
+(declaration declarator: (_) @declarator)
+(parameter_declaration declarator: (_) @parameter)
+(field_declaration declarator: (_) @member)
+(type_definition declarator: (_) @alias)
+(expression_statement
+  [(call_expression) (comma_expression) (conditional_expression) (parenthesized_expression)] @dropped)
+(field_expression
+  argument: [(parenthesized_expression) (field_expression) (subscript_expression)
+             (cast_expression) (call_expression)]
+  operator: "->") @reached
+(pointer_expression
+  operator: "*"
+  argument: [(pointer_expression) (parenthesized_expression) (field_expression) (subscript_expression)
+             (cast_expression) (call_expression) (update_expression)]) @reached
+"""
+"""
+What rules ask for by `CFile.nodes` and `CFile.fragments`; all in one query, since each walks the whole tree.
+
+`block.loop` and `block.switch` are among `block` too. `declarator` holds prototypes and locals; `dropped` is an
+expression whose value nothing takes; `reached` is a dereference of something that may be a dereference itself.
 """
 QUERY_CPP = """
 (new_expression) @new (delete_expression) @delete
@@ -80,6 +109,24 @@ class Call(msgspec.Struct, frozen=True):
     """How many; -1 where it is not known, and always in C, which has no overloads."""
     qualifier: str | None = None
     """`A` of `A::f()`, empty for `::f()`, `this` for `this->f()`; C++ only."""
+
+
+class Fragment:
+    """The body of a macro, parsed as statements. Offsets of its nodes count from `base` in the file's source."""
+
+    def __init__(self, macro: MacroText, dialect: Dialect) -> None:
+        from tree_sitter import Parser, QueryCursor
+
+        self.macro = macro
+        self.base = macro.body - len(WRAPPED[0])
+        grammar, query = _grammar(dialect)
+        self.tree = Parser(grammar).parse(WRAPPED[0] + macro.code + WRAPPED[1])
+        self._captures = QueryCursor(query).captures(self.tree.root_node)
+
+    def nodes(self, capture: str) -> Sequence[Node]:
+        """Return the nodes of a capture in order, without those of the wrapping."""
+        nodes = sorted(self._captures.get(capture, ()), key=lambda node: node.start_byte)
+        return [node for node in nodes if node.start_byte >= len(WRAPPED[0])]
 
 
 class Macro(msgspec.Struct, frozen=True):
@@ -210,9 +257,14 @@ class CFile(ParsedFile):
         """Names declared outside of functions."""
         return self._locals.get(OUTSIDE, frozenset())
 
-    def nodes(self, capture: str) -> Iterator[Node]:
-        """Yield the nodes of a capture in order: `size` (of an array), `new`, `delete`."""
-        yield from sorted(self._captures.get(capture, ()), key=lambda node: node.start_byte)
+    def nodes(self, capture: str) -> Sequence[Node]:
+        """Return the nodes of a capture of `QUERY` in order; those of macro bodies are in `fragments`."""
+        return sorted(self._captures.get(capture, ()), key=lambda node: node.start_byte)
+
+    @functools.cached_property
+    def fragments(self) -> Sequence[Fragment]:
+        """Bodies of macros that hold a loop or a dereference, parsed; a pointer type such as `char *` does, too."""
+        return [Fragment(macro, self.dialect) for macro in self.layout.macros if WORTH_A_PARSE.search(macro.code)]
 
     @functools.cached_property
     def _captures(self) -> dict[str, list[Node]]:
