@@ -120,7 +120,8 @@ class Fragment:
         self.macro = macro
         self.base = macro.body - len(WRAPPED[0])
         grammar, query = _grammar(dialect)
-        self.tree = Parser(grammar).parse(WRAPPED[0] + macro.code + WRAPPED[1])
+        self.text = WRAPPED[0] + macro.code + WRAPPED[1]
+        self.tree = Parser(grammar).parse(self.text)
         self._captures = QueryCursor(query).captures(self.tree.root_node)
 
     def nodes(self, capture: str) -> Sequence[Node]:
