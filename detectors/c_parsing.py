@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import bisect
 import functools
+import itertools
 import re
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
 
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from tree_sitter import Language as Grammar
     from tree_sitter import Node, Query, Tree
 
-__all__ = ["CFile", "Call", "Fragment", "Function", "Macro"]
+__all__ = ["CFile", "Call", "Fragment", "Function", "Macro", "Object"]
 
 Dialect = Literal["c", "cpp"]
 KEYWORDS = frozenset(
@@ -55,6 +56,7 @@ BRACE = re.compile(rb"[{}]")
 WRAPPED = (b"void f(){", b";}")
 WORTH_A_PARSE = re.compile(rb"\b(?:for|while|do)\b|->|\*")
 """What a macro's body must hold for any capture in it to matter."""
+SPECIFIERS = re.compile(rb"[;{}]")
 BRACKETS = re.compile(rb"[(){},]")
 SPACE = re.compile(rb"\s*+")
 QUERY = """
@@ -95,6 +97,11 @@ QUERY_CPP = """
 """
 NAMES = frozenset({"identifier", "field_identifier", "operator_name", "destructor_name", "type_identifier"})
 MAX_DECLARATOR_DEPTH = 64
+MAX_SPECIFIERS = 400
+"""Bytes before a declared name that are read for `static`, `const` and the like."""
+FIXED = b"* const"
+"""Stands among the specifiers of a pointer that is constant itself."""
+FOLLOWS_AN_OBJECT = frozenset((b";", b",", b"=", b"[", b")", b"{", b":"))
 OUTSIDE = -1
 """Stands for the body of what is in none."""
 
@@ -157,6 +164,21 @@ class Function(msgspec.Struct, frozen=True):
     """How many; -1 when variadic or not known."""
 
 
+class Object(NamedTuple):
+    """A declared variable, by offsets; a parameter or a member is none."""
+
+    name: bytes
+    start: int
+    end: int
+    """Of the name."""
+    specifiers: frozenset[bytes]
+    """All words before the name, and FIXED."""
+    pointer: bool
+    array: bool
+    in_head: bool
+    """Whether it stands in the parentheses of a `for` or `if`."""
+
+
 class CFile(ParsedFile):
     """A C or C++ file. Linear in its size; nothing recurses over its nesting."""
 
@@ -204,6 +226,11 @@ class CFile(ParsedFile):
         return list(self._outermost(both)) if self.dialect == "c" else [both[body] for body in sorted(both)]
 
     @functools.cached_property
+    def objects(self) -> Sequence[Object]:
+        """Variables that declarations name, at file scope and in functions, in order."""
+        return [found for node in self.nodes("declarator") if (found := self._object(node)) is not None]
+
+    @functools.cached_property
     def calls(self) -> Sequence[Call]:
         """Calls outside of macro bodies, in order."""
         code, heads = self.layout.code, self._hidden_heads
@@ -249,6 +276,12 @@ class CFile(ParsedFile):
         place = bisect.bisect_right(borders, offset) - 1
         return owners[place] if place >= 0 else None
 
+    def in_function(self, offset: int) -> bool:
+        """Tell whether an offset lies in a function, its head included (where K&R declares its parameters)."""
+        starts, reach = self._extents
+        place = bisect.bisect_right(starts, offset) - 1
+        return place >= 0 and offset < reach[place]
+
     def locals_of(self, function: Function) -> frozenset[str]:
         """Return the names that parameters and local variables of a function take away from functions."""
         return self._locals.get(function.body, frozenset())
@@ -277,6 +310,14 @@ class CFile(ParsedFile):
     def _bodies(self) -> tuple[list[int], list[Function | None]]:
         """For the stretch from each border to the next: whose body it belongs to."""
         return _stretches([(function.body, function.end, function) for function in self.functions])
+
+    @functools.cached_property
+    def _extents(self) -> tuple[list[int], list[int]]:
+        """Where functions start, and how far those up to there reach."""
+        # A block outside of what was seen as functions is the body of one whose head a macro writes.
+        blocks = ((node.start_byte, node.end_byte) for node in self.nodes("block"))
+        spans = sorted({*((function.start, function.end) for function in self.functions), *blocks})
+        return [start for start, _ in spans], list(itertools.accumulate((end for _, end in spans), max))
 
     @functools.cached_property
     def _locals(self) -> dict[int, frozenset[str]]:
@@ -314,6 +355,25 @@ class CFile(ParsedFile):
             if depth == 0:
                 heads.append((outside, end))
         return heads
+
+    def _object(self, node: Node) -> Object | None:
+        inner = node.child(0) if node.type == "init_declarator" else node
+        name, is_function = (inner, False) if inner is not None and inner.type == "identifier" else _declared(node)
+        if name is None or is_function or not name.text:
+            return None
+        code, start, end = self.layout.code, name.start_byte, name.end_byte
+        after = SPACE.match(code, end)
+        follows = code[after.end() : after.end() + 1] if after is not None else b""
+        if follows not in FOLLOWS_AN_OBJECT:
+            return None  # `BOOL WINAPI f(int)`: what a macro hides is no object
+        first = node.start_byte
+        specifiers = SPECIFIERS.split(code[max(first - MAX_SPECIFIERS, 0) : first])[-1]
+        shape = code[first:start]
+        words = WORD.findall(specifiers + b" " + shape)
+        if b"*" in shape and b"const" in shape.rpartition(b"*")[2]:
+            words.append(FIXED)
+        in_head = specifiers.count(b"(") > specifiers.count(b")")
+        return Object(name.text, start, end, frozenset(words), b"*" in shape, follows == b"[", in_head)
 
     def _outermost(self, by_body: dict[int, Function]) -> Iterator[Function]:
         """Drop functions within functions: in C they are statements that the parser lost track of, save GNU's."""

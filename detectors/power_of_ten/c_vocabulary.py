@@ -13,7 +13,7 @@ from detectors.detector import Facts
 from detectors.model import Language, Region
 from detectors.parsing import ParsedFile
 
-__all__ = ["C_LANGUAGES", "DETECTOR", "CCalls", "CallGraph", "FunctionFacts", "as_c"]
+__all__ = ["C_LANGUAGES", "DETECTOR", "CCalls", "CallGraph", "FunctionFacts", "Place", "as_c", "place_of"]
 
 DETECTOR = "power-of-ten-c"
 C_LANGUAGES: frozenset[Language] = frozenset({"c", "cpp"})
@@ -87,7 +87,7 @@ class CCalls(Facts):
                 continue
             calls.setdefault(owner.body, {})[_qualified(call), call.arguments] = None
             if call.name.encode() in ALLOCATION and call.qualifier in {None, "", "std"}:
-                place = _place(unit, call.start, call.start + len(call.name))
+                place = place_of(unit, call.start, call.start + len(call.name))
                 allocations.setdefault(owner.body, []).append((call.name, place))
         # One that is also a variable is a macro in one configuration, and in the next it calls nothing.
         constants = frozenset(
@@ -103,7 +103,7 @@ class CCalls(Facts):
         for start, end, kind in _operators(unit):
             owner = unit.function_at(start)
             if owner is not None:
-                allocations.setdefault(owner.body, []).append((kind, _place(unit, start, end)))
+                allocations.setdefault(owner.body, []).append((kind, place_of(unit, start, end)))
         lines: dict[str, int] = {}
         macros: dict[str, dict[tuple[str, int], None]] = {}
         for macro in unit.macros:
@@ -119,7 +119,7 @@ class CCalls(Facts):
             ),
             {name: (lines[name], tuple(body)) for name, body in macros.items()},
             tuple(
-                (call.name, _place(unit, call.start, call.start + len(call.name)))
+                (call.name, place_of(unit, call.start, call.start + len(call.name)))
                 for macro in unit.macros
                 for call in macro.calls
                 if call.name.encode() in ALLOCATION
@@ -137,7 +137,7 @@ def _function_facts(
         function.scope,
         function.static,
         function.parameters,
-        _place(unit, function.name_start, function.name_end),
+        place_of(unit, function.name_start, function.name_end),
         unit.region(function.end, function.end).start_line,
         calls,
         tuple(sorted(allocations, key=lambda allocation: (allocation[1].line, allocation[1].column))),
@@ -286,7 +286,8 @@ def calls_named(unit: CFile, names: frozenset[bytes]) -> Iterator[tuple[str, int
                 yield call.name, call.start
 
 
-def _place(unit: CFile, start: int, end: int) -> Place:
+def place_of(unit: CFile, start: int, end: int) -> Place:
+    """Return where the bytes `start` to `end` stand."""
     region = unit.region(start, end)
     return Place(region.start_line, region.start_column, region.end_line, region.end_column)
 
