@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["CLoopBounds"]
 
 PATH = rb"[A-Za-z_]\w*+(?:\s*+(?:->|\.)\s*+[A-Za-z_]\w*+)*+"
-WRITES = re.compile(rb"\+\+|--|=(?!=)|&(?!&)")
+WRITES = re.compile(rb"\+\+|--|=(?!=)|&(?![&=])")
 BACKWARDS = re.compile(rb"\s*+(\)\s*+)?(\w++(?:\s*+(?:>-|\.)\s*+\w++)*+)(\s*+\*(?:\s*+\()?)?")
 """A path and the star before it, in the mirrored code: what stands before an operator is matched, not searched."""
 FORWARDS = re.compile(rb"\s*+(\(\s*+\*\s*+)?(" + PATH + rb")(?!\s*+[(\[])")
@@ -219,6 +219,8 @@ class _Loops:
                 operator, start = compound[0] + b"=", compound.start()
             elif self.code[start - 1 : start] in (b"=", b"!", b"<", b">"):
                 return None
+        elif operator == b"&" and self.code[start - 1 : start] == b"&":
+            return None
         before = BACKWARDS.match(self.mirror, len(self.code) - start)
         if before is not None and operator != b"&" and not before[2][-1:].isdigit():
             path, offset = SPACES.sub(b"", before[2][::-1]), len(self.code) - before.end(2)
