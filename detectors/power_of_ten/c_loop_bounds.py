@@ -419,7 +419,7 @@ class _Loops:
                 return 0
             negative = step.startswith(b"-")
             return (1 if operator in (b"+=", b"*=", b"<<=") else -1) * (-1 if negative else 1)
-        if operator == b"&=" and SPACES.sub(b"", value).strip(b"()") == path + b"-1":
+        if operator == b"&=" and SPACES.sub(b"", _first_operand(value)).strip(b"()") == path + b"-1":
             return -1
         if operator == b"=":
             step = _unwrapped(value)
