@@ -25,19 +25,23 @@ _LINE_COMMENT = rb"//(?:[^\\\n]|\\[\s\S]?)*+"
 _STRING = rb'"(?:[^"\\\n]|\\[\s\S]?)*+"?'
 _CHARACTER = rb"'(?:[^'\\\n]|\\[\s\S]?)*+'?"
 _DIRECTIVE = (
-    rb"^(?:[ \t\f\v]|" + _BLOCK_COMMENT + rb")*+(?:#|%:|\?\?=)"
+    rb"(?:#|%:|\?\?=)"
     rb"(?:[^\n\\/\"']|\\\r?\n|\\|" + rb"|".join((_BLOCK_COMMENT, _LINE_COMMENT, _STRING, _CHARACTER)) + rb"|/)*+"
 )
+# Each alternative begins with a literal, and what stands before is looked at afterwards: so the engine skips to them.
 # A raw string ends at its own delimiter only; C++ alone has them in all of its dialects.
-_RAW_STRING = rb'(?P<raw>\b(?:u8|u|U|L)?R"(?P<delimiter>[^()\\\s"]{0,16})\([\s\S]*?(?:\)(?P=delimiter)"|\Z))|'
-# Digit separators (1'000) must not open a character.
-_REST = (
-    rb"(?P<directive>" + _DIRECTIVE + rb")"
-    rb"|(?P<number>\b[0-9]\w*+(?:'\w++)++)"
-    rb"|(?P<comment>/\*[\s\S]*?(?:\*/|\Z)|" + _LINE_COMMENT + rb")"
-    rb"|(?P<string>" + _STRING + rb"|" + _CHARACTER + rb")"
+_RAW_STRING = (
+    rb'(?P<raw>"(?:(?<=\bR")|(?<=\b[uUL]R")|(?<=\bu8R"))'
+    rb'(?P<delimiter>[^()\\\s"]{0,16})\([\s\S]*?(?:\)(?P=delimiter)"|\Z))|'
 )
-_LEXERS = {"c": re.compile(_REST, re.M), "cpp": re.compile(_RAW_STRING + _REST, re.M)}
+# Digit separators (1'000) must not open a character; u8'a' opens one.
+_TEXTS = (
+    rb"(?P<comment>/\*[\s\S]*?(?:\*/|\Z)|" + _LINE_COMMENT + rb")"
+    rb"|(?P<string>" + _STRING + rb"|'(?:(?<![0-9a-fA-F]')|(?<=\bu8'))" + _CHARACTER[1:] + rb")"
+)
+_INSIDE = {"c": re.compile(_TEXTS), "cpp": re.compile(_RAW_STRING + _TEXTS)}
+_REST = _TEXTS + rb"|(?P<directive>" + _DIRECTIVE + rb")"
+_LEXERS = {"c": re.compile(_REST), "cpp": re.compile(_RAW_STRING + _REST)}
 _KEYWORD = re.compile(rb"(?:[ \t\f\v]|" + _BLOCK_COMMENT + rb")*+(?:#|%:|\?\?=)\s*+(\w*)")
 _DEFINE = re.compile(rb"\s*+([A-Za-z_$]\w*+)(\([^()]*+\))?")
 _SPLICE = re.compile(rb"\\\r?\n")
@@ -102,12 +106,15 @@ def lay_out(source: bytes, language: Literal["c", "cpp"]) -> Layout:
         start, end = match.span()
         kind = match.lastgroup
         if kind == "directive":
+            # What stands before it on its line may be comments only; those are blank by now.
+            if code[code.rfind(b"\n", 0, start) + 1 : start].strip():
+                continue
             directives.append((start, end))
             parsable[start:end] = code[start:end] = source[start:end].translate(_SPACES)
         elif kind == "comment":
             # The grammar would read a comment that never ends from each of its beginnings again.
             parsable[start:end] = code[start:end] = source[start:end].translate(_SPACES)
-        elif kind != "number":
+        else:
             # The quotes stay, so that `f("x")` is still a call with an argument.
             code[start + 1 : end - 1] = source[start + 1 : end - 1].translate(_SPACES)
     conditionals = _Conditionals(bytes(code), language)
@@ -139,7 +146,7 @@ def _macros(source: bytes, defines: Iterable[tuple[int, int]], language: Literal
         if head is None:
             continue
         body = bytearray(_SPLICE.sub(lambda splice: b" " * len(splice[0]), source[head.end() : end]))
-        for match in _LEXERS[language].finditer(bytes(body)):
+        for match in _INSIDE[language].finditer(bytes(body)):
             inside_from, inside_to = match.span()
             if match.lastgroup in ("string", "raw"):
                 inside_from, inside_to = inside_from + 1, inside_to - 1

@@ -59,6 +59,7 @@ WORTH_A_PARSE = re.compile(rb"\b(?:for|while|do)\b|->|\*")
 SPECIFIERS = re.compile(rb"[;{}]")
 BRACKETS = re.compile(rb"[(){},]")
 SPACE = re.compile(rb"\s*+")
+WORD_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 QUERY = """
 (function_definition) @function
 (array_declarator size: (_) @size)
@@ -482,8 +483,8 @@ def _call(code: bytes, start: int, name: bytes, opening: int, counts: dict[int, 
             return None
         qualifier = "this"
     elif last.isalnum() or last == b"_":
-        word = re.search(rb"\w+\Z", before)
-        if word is not None and word[0] not in OPENS_A_CALL and not word[0].isdigit():
+        word = before[len(before.rstrip(WORD_BYTES)) :]
+        if word not in OPENS_A_CALL and not word.isdigit():
             return None  # `int f(` or `TYPE f(`: a declaration
     if counts is None:
         return Call(name.decode(), start)
