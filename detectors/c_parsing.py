@@ -84,12 +84,14 @@ QUERY = """
   operator: "*"
   argument: [(pointer_expression) (parenthesized_expression) (field_expression) (subscript_expression)
              (cast_expression) (call_expression) (update_expression)]) @reached
+(subscript_expression argument: (field_expression operator: "->")) @indexed
 """
 """
 What rules ask for by `CFile.nodes` and `CFile.fragments`; all in one query, since each walks the whole tree.
 
 `block.loop` and `block.switch` are among `block` too. `declarator` holds prototypes and locals; `dropped` is an
-expression whose value nothing takes; `reached` is a dereference of something that may be a dereference itself.
+expression whose value nothing takes; `reached` is a dereference of something that may be a dereference itself, and
+`indexed` an item of a member behind a pointer.
 """
 QUERY_CPP = """
 (new_expression) @new (delete_expression) @delete
