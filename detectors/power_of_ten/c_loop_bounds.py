@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from detectors.detector import FileRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
+from detectors.power_of_ten.c_expressions import closing, split, unwrapped
 from detectors.power_of_ten.c_vocabulary import C_LANGUAGES, DETECTOR, as_c
 
 if TYPE_CHECKING:
@@ -284,7 +285,7 @@ class _Loops:
     def _condition(self, loop: _Loop) -> bytes:
         start, end = loop.condition
         # Of `(void) 0, 0` only the last counts.
-        return _split(_unwrapped(self.code[start : min(end, start + MAX_CONDITION)]), b",")[-1]
+        return split(unwrapped(self.code[start : min(end, start + MAX_CONDITION)]), b",")[-1]
 
     def _has_a_way_out(self, loop: _Loop) -> bool:
         if loop.breaks:
@@ -339,11 +340,11 @@ class _Loops:
 
     def _bounds(self, loop: _Loop, condition: bytes, depth: int = 0) -> bool:
         """Tell whether a condition limits the loop: each part of an `||`, one part of an `&&`."""
-        condition = _unwrapped(condition)
-        either = _split(condition, b"||")
+        condition = unwrapped(condition)
+        either = split(condition, b"||")
         if len(either) > 1:
             return depth < MAX_DEPTH and all(self._bounds(loop, part, depth + 1) for part in either)
-        both = _split(condition, b"&&")
+        both = split(condition, b"&&")
         if len(both) > 1:
             return depth < MAX_DEPTH and any(self._bounds(loop, part, depth + 1) for part in both)
         return self._limits(loop, condition)
@@ -362,7 +363,7 @@ class _Loops:
 
     def _side(self, loop: _Loop, counting: bytes, operator: bytes, limit: bytes) -> bool:
         """Tell whether `counting` is moved towards `limit` in every pass."""
-        counting = _unwrapped(counting)
+        counting = unwrapped(counting)
         distance = DISTANCE.match(counting)
         if distance is not None and self._is_fixed(limit, loop):
             one, other = SPACES.sub(b"", distance[1]), SPACES.sub(b"", distance[2])
@@ -377,7 +378,7 @@ class _Loops:
         if self._is_fixed(limit, loop):
             return self._converges(loop, SPACES.sub(b"", counter[1]), operator)
         # Two that run towards each other, such as `lo < hi`.
-        other_side = COUNTS.match(_unwrapped(limit))
+        other_side = COUNTS.match(unwrapped(limit))
         return (
             other_side is not None
             and operator in (b"<", b"<=")
@@ -422,7 +423,7 @@ class _Loops:
         if operator == b"&=" and SPACES.sub(b"", _first_operand(value)).strip(b"()") == path + b"-1":
             return -1
         if operator == b"=":
-            step = _unwrapped(value)
+            step = unwrapped(value)
             moved = re.compile(re.escape(path) + rb"\s*(\+|-(?!>)|/|>>|\*|<<)\s*(.+)\Z", re.S).match(step)
             if moved is not None and self._is_fixed(_first_operand(moved[2]), loop):
                 return 1 if moved[1] in (b"+", b"*", b"<<") else -1
@@ -454,25 +455,25 @@ class _Loops:
     def _is_guarded(self, loop: _Loop) -> bool:
         """Tell whether a counter that moves in every pass leaves the loop at a limit."""
         for opening in loop.ifs:
-            closing = _closing(self.code, opening, min(loop.end, opening + MAX_CONDITION))
-            if closing is None:
+            end = closing(self.code, opening, min(loop.end, opening + MAX_CONDITION))
+            if end is None:
                 continue
-            text = self.code[opening + 1 : closing]
+            text = self.code[opening + 1 : end]
             depth = self.code[loop.body : opening]
             if depth.count(b"{") - depth.count(b"}") != (1 if depth.startswith(b"{") else 0):
                 continue  # only what stands in the body itself is reached in every pass
-            if LEAVES.search(_consequence(self.code, closing + 1, loop.end)) is None:
+            if LEAVES.search(_consequence(self.code, end + 1, loop.end)) is None:
                 continue
-            if any(self._passes(loop, part) for part in _split(_unwrapped(text), b"||")):
+            if any(self._passes(loop, part) for part in split(unwrapped(text), b"||")):
                 return True
         return False
 
     def _passes(self, loop: _Loop, atom: bytes) -> bool:
         """Tell whether a condition that leaves comes to hold: its opposite limits the loop."""
-        text = CAST.sub(b"", _unwrapped(atom)).strip()
+        text = CAST.sub(b"", unwrapped(atom)).strip()
         if text.startswith(b"!"):
             return self._bounds(loop, text[1:])
-        if len(_split(text, b"&&")) > 1:
+        if len(split(text, b"&&")) > 1:
             return False
         found = _compared(text)
         if found is None:
@@ -496,40 +497,6 @@ class _Loops:
 def _leave(opened: list[tuple[int, _Loop | None]] | list[tuple[int, _Loop]], offset: int) -> None:
     while opened and opened[-1][0] <= offset:  # p10: each range is left once
         opened.pop()
-
-
-def _unwrapped(text: bytes) -> bytes:
-    """Strip parentheses that hold all of an expression."""
-    text = text.strip()
-    for _ in range(MAX_DEPTH):
-        if not text.startswith(b"(") or _closing(text, 0, len(text)) != len(text) - 1:
-            break
-        text = text[1:-1].strip()
-    return text
-
-
-def _closing(code: bytes, opening: int, end: int) -> int | None:
-    depth = 0
-    for match in re.compile(rb"[()]").finditer(code, opening, end):
-        depth += 1 if match[0] == b"(" else -1
-        if depth == 0:
-            return match.start()
-    return None
-
-
-def _split(text: bytes, operator: bytes) -> list[bytes]:
-    """Split an expression at an operator outside of brackets."""
-    if operator not in text:
-        return [text]
-    parts, depth, begin = [], 0, 0
-    for match in re.compile(rb"[(\[{]|[)\]}]|" + re.escape(operator)).finditer(text):
-        if match[0] == operator:
-            if depth == 0:
-                parts.append(text[begin : match.start()])
-                begin = match.end()
-        else:
-            depth += 1 if match[0] in b"([{" else -1
-    return [*parts, text[begin:]]
 
 
 def _compared(text: bytes) -> tuple[bytes, bytes, bytes] | None:

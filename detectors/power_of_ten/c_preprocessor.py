@@ -10,6 +10,7 @@ from detectors.c_parsing import CFile
 from detectors.detector import FileRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
+from detectors.power_of_ten.c_expressions import closing
 from detectors.power_of_ten.c_vocabulary import C_LANGUAGES, DETECTOR, as_c
 from detectors.power_of_ten.cycles import cycles
 
@@ -283,7 +284,7 @@ def _incomplete(code: bytes) -> str | None:
     if ENDS_INSIDE.search(code) and not code.endswith(b"++") and not code.endswith(b"--") and not _is_type(code):
         return "ends in the middle of something"
     heads = list(HEAD.finditer(code))
-    if heads and _closing(code, heads[-1].end() - 1) == len(code) - 1:
+    if heads and closing(code, heads[-1].end() - 1) == len(code) - 1:
         head = heads[-1][1]
         if head != b"while" or OPENED_DO.search(code) is None:
             return f"is the head of a {head.decode()} without its statement"
@@ -293,12 +294,3 @@ def _incomplete(code: bytes) -> str | None:
 def _is_type(code: bytes) -> bool:
     """Tell whether a body is a pointer type, such as `unsigned char *`, or one symbol that is an operator's name."""
     return re.fullmatch(rb"[\w\s:<>]*[\w>]\s*+(?:\*|&|const|volatile|restrict|\s)*+", code) is not None
-
-
-def _closing(code: bytes, opening: int) -> int:
-    depth = 0
-    for match in re.compile(rb"[()]").finditer(code, opening):
-        depth += 1 if match[0] == b"(" else -1
-        if depth == 0:
-            return match.start()
-    return -1
