@@ -8,7 +8,7 @@ JOBS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-services prove check lint format lock clean
+.PHONY: help venv demo corpus test test-services prove check lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,6 +30,11 @@ ifeq ($(TESTS),)
 else
 	$(BIN)/python -m pytest -q -x -k "$(TESTS)" tests
 endif
+
+corpus: $(STAMP) ## Measure the Power of Ten rules on labelled cases (fetches the pinned packages, some minutes)
+	@for name in $$($(BIN)/python -c 'import json; print(*json.load(open("demo/sources.json")))'); do \
+		$(BIN)/python demo/fetch_source.py demo/sources.json "$$name" $(DEMO)/sources || exit 1; done
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.corpus.evaluate --packages $(DEMO)/sources
 
 test-services: $(STAMP) ## Run the tests that need system packages (none do so far)
 	@echo "no test needs a service or a system package so far"
