@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tree_sitter import Language as Grammar
     from tree_sitter import Node, Query, Tree
 
-__all__ = ["CFile", "Call", "Fragment", "Function", "Macro", "Object"]
+__all__ = ["CFile", "Call", "Fragment", "Function", "Macro", "Object", "Prototype"]
 
 Dialect = Literal["c", "cpp"]
 KEYWORDS = frozenset(
@@ -167,6 +167,15 @@ class Function(msgspec.Struct, frozen=True):
     """How many; -1 when variadic or not known."""
 
 
+class Prototype(NamedTuple):
+    """A function's declaration without a body."""
+
+    name: str
+    head: bytes
+    """What stands before the name, the type of its result among it."""
+    static: bool
+
+
 class Object(NamedTuple):
     """A declared variable, by offsets; a parameter or a member is none."""
 
@@ -234,6 +243,21 @@ class CFile(ParsedFile):
         return [found for node in self.nodes("declarator") if (found := self._object(node)) is not None]
 
     @functools.cached_property
+    def prototypes(self) -> Sequence[Prototype]:
+        """Functions that are declared without a body, outside of functions."""
+        found = []
+        for node in self.nodes("declarator"):
+            if node.type in {"identifier", "init_declarator", "array_declarator"}:
+                continue
+            name, is_function = _declared(node)
+            if is_function and name is not None and name.text and not self.in_function(node.start_byte):
+                before = self.layout.code[max(node.start_byte - MAX_SPECIFIERS, 0) : name.start_byte]
+                head = SPECIFIERS.split(before)[-1]
+                static = not self._static_words.isdisjoint(WORD.findall(head))
+                found.append(Prototype(name.text.decode("utf-8", "replace"), head, static))
+        return found
+
+    @functools.cached_property
     def calls(self) -> Sequence[Call]:
         """Calls outside of macro bodies, in order."""
         code, heads = self.layout.code, self._hidden_heads
@@ -284,6 +308,12 @@ class CFile(ParsedFile):
         starts, reach = self._extents
         place = bisect.bisect_right(starts, offset) - 1
         return place >= 0 and offset < reach[place]
+
+    def has_directive(self, start: int, end: int) -> bool:
+        """Tell whether the preprocessor may change the course between two offsets."""
+        directives = self.layout.directives
+        place = bisect.bisect_left(directives, start, key=lambda directive: directive.start)
+        return place < len(directives) and directives[place].start < end
 
     def locals_of(self, function: Function) -> frozenset[str]:
         """Return the names that parameters and local variables of a function take away from functions."""

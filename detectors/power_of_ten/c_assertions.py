@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -50,6 +51,7 @@ class _FileFacts(msgspec.Struct, frozen=True, array_like=True):
     """Macros to what their bodies call."""
 
 
+@functools.lru_cache(maxsize=8192)
 def asserts(name: str, more: tuple[str, ...] = ()) -> bool:
     """Tell whether a name is that of an assertion: one of its words is `assert`."""
     if name in NOT_ASSERTIONS or "static" in name.lower():
