@@ -21,7 +21,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from detectors.model import Region
 from detectors.parsing import ParsedFile, Unparsable
 
-__all__ = ["MADE", "SUPER", "Import", "PythonFile", "Reference", "Scope", "namespace_of"]
+__all__ = ["MADE", "STATEMENTS", "SUPER", "Import", "PythonFile", "Reference", "Scope", "namespace_of"]
 
 MADE = "()"
 """Stands in `Reference.path` for an instance of what is named before it."""
@@ -31,6 +31,24 @@ MAX_STEPS = 32
 """Aliases of aliases that `resolve` follows before it gives up."""
 MAX_ASSIGNED = 8
 """Assignments to one name in one scope that count as aliases; of more, none does."""
+
+STATEMENTS = (
+    ast.While,
+    ast.For,
+    ast.AsyncFor,
+    ast.Assert,
+    ast.Expr,
+    ast.If,
+    ast.Return,
+    ast.Raise,
+    ast.Try,
+    ast.TryStar,
+    ast.With,
+    ast.AsyncWith,
+    ast.AugAssign,
+    ast.Delete,
+)
+"""What rules ask for by `Scope.statements`."""
 
 Kind = Literal["module", "class", "function", "comprehension"]
 
@@ -87,7 +105,9 @@ class Scope:
         "number",
         "parent",
         "stars",
+        "statements",
         "stores",
+        "yields",
     )
 
     def __init__(self, kind: Kind, node: Any, parent: Scope | None) -> None:
@@ -111,7 +131,11 @@ class Scope:
         """Attributes that are read."""
         self.stores: list[ast.Attribute | ast.Subscript] = []
         """Attributes and items that are assigned or deleted."""
+        self.statements: list[ast.stmt] = []
+        """Of the kinds in STATEMENTS, in no order."""
         self.imports: list[ast.Import] = []
+        self.yields = False
+        """Whether it is a generator."""
         self.stars: list[tuple[ast.ImportFrom, Import]] = []
 
     def bind(self, name: str, value: Value) -> None:
@@ -346,11 +370,14 @@ class _Indexer:
             **dict.fromkeys((ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp), self._comprehension),
             **dict.fromkeys((ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.MatchMapping), self._named_part),
             **dict.fromkeys((ast.Assign, ast.AnnAssign), self._assign),
+            **dict.fromkeys(STATEMENTS, self._statement),
             ast.Lambda: self._lambda,
             ast.ClassDef: self._class,
             ast.Import: self._import,
             ast.ImportFrom: self._import_from,
             ast.Global: self._global,
+            ast.Yield: self._yield,
+            ast.YieldFrom: self._yield,
             ast.Nonlocal: self._nonlocal,
             ast.NamedExpr: self._named,
             ast.Call: self._call,
@@ -440,6 +467,7 @@ class _Indexer:
 
     def _global(self, node: ast.Global) -> bool:
         self.scope.global_names.update(node.names)
+        self.scope.statements.append(node)
         return False
 
     def _nonlocal(self, node: ast.Nonlocal) -> bool:
@@ -477,6 +505,14 @@ class _Indexer:
         name = node.rest if isinstance(node, ast.MatchMapping) else node.name
         if name is not None:
             self.scope.bind(name, None)
+        return True
+
+    def _statement(self, node: ast.stmt) -> bool:
+        self.scope.statements.append(node)
+        return True
+
+    def _yield(self, _node: ast.expr) -> bool:
+        self.scope.yields = True
         return True
 
     def _call(self, node: ast.Call) -> bool:
