@@ -14,7 +14,7 @@ from detectors.model import Language, Region
 from detectors.parsing import ParsedFile
 from detectors.python_parsing import MADE, SUPER, PythonFile, Reference, Scope
 
-__all__ = ["DETECTOR", "PYTHON", "PythonCallGraph", "PythonCalls", "as_python"]
+__all__ = ["DETECTOR", "PYTHON", "PythonCallGraph", "PythonCalls", "Target", "as_python", "targets_of"]
 
 DETECTOR = "power-of-ten-python"
 PYTHON: frozenset[Language] = frozenset({"python"})
@@ -38,7 +38,7 @@ _State = tuple[str, int, bool, tuple[str, ...]]
 the names that are still to be looked up there."""
 
 
-class _Target(msgspec.Struct, frozen=True, array_like=True):
+class Target(msgspec.Struct, frozen=True, array_like=True):
     """A `Reference` as plain data."""
 
     scope: int
@@ -51,16 +51,16 @@ class _Scope(msgspec.Struct, frozen=True, array_like=True):
     kind: str
     qualname: str
     region: tuple[int, int, int, int]
-    members: dict[str, tuple[_Target, ...]]
+    members: dict[str, tuple[Target, ...]]
     """Of modules and classes: what their names stand for; empty where that cannot be known."""
-    bases: tuple[_Target, ...]
-    calls: tuple[_Target, ...]
+    bases: tuple[Target, ...]
+    calls: tuple[Target, ...]
 
 
 class _FileFacts(msgspec.Struct, frozen=True, array_like=True):
     scopes: dict[int, _Scope]
     """By number; 0 is the module."""
-    stars: tuple[_Target, ...]
+    stars: tuple[Target, ...]
 
 
 class PythonCalls(Facts):
@@ -73,7 +73,7 @@ class PythonCalls(Facts):
     def collect(self, parsed: ParsedFile) -> object:
         """Return a `_FileFacts` as plain lists and dicts."""
         unit = as_python(parsed)
-        calls: dict[Scope, dict[_Target, None]] = {}
+        calls: dict[Scope, dict[Target, None]] = {}
         inside: dict[Scope | None, list[Scope]] = {}
         for scope in unit.scopes:
             inside.setdefault(scope.parent, []).append(scope)
@@ -83,7 +83,7 @@ class PythonCalls(Facts):
                 found.update(
                     (target, None)
                     for called in _called(unit, scope, inside.get(scope, []))
-                    for target in _targets(called)
+                    for target in targets_of(called)
                 )
         hidden = _hidden(unit)
         scopes = {
@@ -98,7 +98,7 @@ class PythonCalls(Facts):
             for scope in unit.scopes
             if scope.kind != "comprehension"
         }
-        stars = tuple(_Target(-1, star.level, star.path) for _, star in unit.scopes[0].stars)
+        stars = tuple(Target(-1, star.level, star.path) for _, star in unit.scopes[0].stars)
         return msgspec.to_builtins(_FileFacts(scopes, stars), str_keys=False)
 
 
@@ -141,18 +141,24 @@ class PythonCallGraph:
             for path, number in numbers
         ]
 
-    def _callees(self, path: str, target: _Target) -> Iterator[tuple[str, int]]:
+    def functions(self, path: str, target: Target) -> Iterator[tuple[str, int]]:
+        """Yield (report path, number) of the functions that `target`, seen in the file `path`, means; no classes."""
+        for where, number, made in self._resolved(path, target):
+            if not made and self._files[where].scopes[number].kind == "function":
+                yield where, number
+
+    def _callees(self, path: str, target: Target) -> Iterator[tuple[str, int]]:
         """Yield the functions that a call of `target` in the file `path` enters."""
         for where, number, made in self._resolved(path, target):
             if self._files[where].scopes[number].kind == "function":
                 yield where, number
                 continue
             for method in ("__call__",) if made else CONSTRUCTORS:
-                for found, inner, _ in self._resolved(where, _Target(number, 0, (MADE, method))):
+                for found, inner, _ in self._resolved(where, Target(number, 0, (MADE, method))):
                     if self._files[found].scopes[inner].kind == "function":
                         yield found, inner
 
-    def _resolved(self, path: str, target: _Target) -> Iterator[tuple[str, int, bool]]:
+    def _resolved(self, path: str, target: Target) -> Iterator[tuple[str, int, bool]]:
         """Yield the functions and classes that a target means; True for an instance of the class."""
         todo = list(self._start(path, target))
         seen: set[_State] = set()
@@ -167,7 +173,7 @@ class PythonCallGraph:
             elif number >= 0 and not rest:
                 yield where, number, made
 
-    def _start(self, path: str, target: _Target) -> Iterator[_State]:
+    def _start(self, path: str, target: Target) -> Iterator[_State]:
         """Turn what is written in the file `path` into a place to look from."""
         if target.scope >= 0:
             yield path, target.scope, False, target.path
@@ -264,17 +270,18 @@ def _called(unit: PythonFile, scope: Scope, inside: list[Scope]) -> Iterator[tup
                 yield unit.resolve(decorator, scope)[0]
 
 
-def _targets(references: tuple[Reference, ...]) -> Iterator[_Target]:
+def targets_of(references: tuple[Reference, ...]) -> Iterator[Target]:
+    """Yield references as plain data, without those to what is built in."""
     for item in references:
         if item.scope is not None:
-            yield _Target(item.scope.number, 0, item.path)
+            yield Target(item.scope.number, 0, item.path)
         elif item.level or item.path[0] != "builtins":
-            yield _Target(-1, item.level, item.path)
+            yield Target(-1, item.level, item.path)
 
 
-def _members(unit: PythonFile, scope: Scope, hidden: set[str]) -> dict[str, tuple[_Target, ...]]:
+def _members(unit: PythonFile, scope: Scope, hidden: set[str]) -> dict[str, tuple[Target, ...]]:
     found = {
-        name: tuple(_targets(unit.resolve(ast.Name(name, ast.Load()), scope)[0]))
+        name: tuple(targets_of(unit.resolve(ast.Name(name, ast.Load()), scope)[0]))
         for name in sorted(scope.bindings)
         if name not in hidden
     }
@@ -295,13 +302,13 @@ def _hidden(unit: PythonFile) -> dict[Scope, set[str]]:
     return found
 
 
-def _bases(unit: PythonFile, scope: Scope) -> Iterator[_Target]:
+def _bases(unit: PythonFile, scope: Scope) -> Iterator[Target]:
     if scope.kind != "class" or scope.parent is None:
         return
     for base in scope.node.bases:
         # `class A(Generic[T])` and `class A(B[int])`: what stands before the bracket.
         plain = base.value if isinstance(base, ast.Subscript) else base
-        yield from _targets(unit.resolve(plain, scope.parent)[0])
+        yield from targets_of(unit.resolve(plain, scope.parent)[0])
 
 
 def _place(unit: PythonFile, scope: Scope) -> tuple[int, int, int, int]:
@@ -309,8 +316,8 @@ def _place(unit: PythonFile, scope: Scope) -> tuple[int, int, int, int]:
     return region.start_line, region.start_column, region.end_line, region.end_column
 
 
-def _further(target: _Target, rest: tuple[str, ...]) -> _Target:
-    return _Target(target.scope, target.level, (*target.path, *rest))
+def _further(target: Target, rest: tuple[str, ...]) -> Target:
+    return Target(target.scope, target.level, (*target.path, *rest))
 
 
 def _parent(path: str) -> str:

@@ -1,0 +1,256 @@
+"""Rule 5 in Python: checks, two a function on average, free of side effects and able to fail."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from detectors.detector import FileRule
+from detectors.model import Finding
+from detectors.parsing import ParsedFile
+from detectors.power_of_ten.python_vocabulary import DETECTOR, PYTHON, as_python
+from detectors.python_parsing import PythonFile, Scope
+
+__all__ = ["PythonAssertionConstant", "PythonAssertionDensity", "PythonAssertionSideEffect"]
+
+VALIDATES = frozenset(
+    (
+        "assert",
+        "asserts",
+        "check",
+        "checks",
+        "ensure",
+        "expect",
+        "must",
+        "raises",
+        "require",
+        "requires",
+        "validate",
+        "validates",
+        "verify",
+    )
+)
+WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
+CHANGES = frozenset(
+    (
+        "acquire",
+        "add",
+        "append",
+        "clear",
+        "close",
+        "commit",
+        "discard",
+        "extend",
+        "insert",
+        "next",
+        "pop",
+        "popitem",
+        "popleft",
+        "put",
+        "read",
+        "readline",
+        "recv",
+        "release",
+        "remove",
+        "send",
+        "setdefault",
+        "sort",
+        "unlink",
+        "update",
+        "write",
+    )
+)
+MAX_NODES = 500
+"""Nodes of one condition that are looked at."""
+
+
+class PythonAssertionDensity(FileRule):
+    """
+    A file with fewer than two checks a function on average.
+
+    Why: checks catch, near their cause, the states that no test had; the more there are, the fewer faults slip by.
+    Instead: check what each function takes for granted of its arguments and of its results.
+    Counted: `assert`; a `raise` or `return` under a condition on an argument; calls with a word such as check, ensure,
+    validate or verify in their name, and the names that the configuration adds. Reported once a file, at the name of
+    its first function.
+    Not found: checks that a decorator or a type does.
+    Source: Holzmann, "The Power of Ten", IEEE Computer 39(6), 2006, rule 5, read across to Python.
+    """
+
+    id = "P10-R5-python-assertion-density"
+    detector = DETECTOR
+    languages = PYTHON
+    examples = (
+        """
+def f(n, items):
+    assert items
+    if n < 3:
+        raise ValueError(n)
+    return items[n]
+
+def g(n):
+    validate(n)
+    if not n:
+        return None
+    return 1 / n
+""",
+        """
+def f(n):  # expect: P10-R5-python-assertion-density
+    assert n
+    return 1 / n
+""",
+        "LIMIT = 3\n",
+    )
+
+    def check(self, parsed: ParsedFile) -> Iterator[Finding]:
+        """Yield the file's first function if the mean is too low."""
+        unit = as_python(parsed)
+        functions = list(unit.functions())
+        if not functions:
+            return
+        found = sum(_checks(scope, self.settings.assertions) for scope in unit.scopes if scope.function is not None)
+        wanted = self.settings.assertions_per_function
+        if found < wanted * len(functions):
+            message = f"{found} checks in {len(functions)} functions; {wanted:g} a function are wanted"
+            yield self.finding(unit.name_of(functions[0]), message)
+
+
+class PythonAssertionSideEffect(FileRule):
+    """
+    An `assert` that changes something.
+
+    Why: under `python -O` the program does something else.
+    Instead: change first, then assert.
+    Not found: functions of the tree that change something.
+    Source: Holzmann, "The Power of Ten", IEEE Computer 39(6), 2006, rule 5, read across to Python.
+    """
+
+    id = "P10-R5-python-assertion-side-effect"
+    detector = DETECTOR
+    languages = PYTHON
+    examples = (
+        "def f(n):\n    assert n > 3 and len(n.copy()) == 2\n    assert isinstance(n, int), n.pop()\n",
+        """
+async def f(n, items):
+    assert (m := n) > 3             # expect: P10-R5-python-assertion-side-effect
+    assert items.pop() == m         # expect: P10-R5-python-assertion-side-effect
+    assert await n                  # expect: P10-R5-python-assertion-side-effect
+    assert next(items)              # expect: P10-R5-python-assertion-side-effect
+""",
+    )
+
+    def check(self, parsed: ParsedFile) -> Iterator[Finding]:
+        """Yield each assertion that changes what it looks at."""
+        unit = as_python(parsed)
+        for statement in _assertions(unit):
+            if any(_changes(node) for node in _nodes(statement.test)):
+                yield self.finding(unit.at(statement), "this assertion changes what it looks at")
+
+
+class PythonAssertionConstant(FileRule):
+    """
+    An `assert` that can never fail.
+
+    Why: it looks like a check and is none.
+    Instead: assert what could be false, or nothing; a message stands behind a comma without brackets.
+    Not found: what only follows from the values that a variable can have.
+    Source: Holzmann, "The Power of Ten", IEEE Computer 39(6), 2006, rule 5, read across to Python.
+    """
+
+    id = "P10-R5-python-assertion-constant"
+    detector = DETECTOR
+    languages = PYTHON
+    examples = (
+        "def f(n, m):\n    assert n, 'text'\n"
+        "    assert False\n    assert n == m\n    assert ()\n    assert not 'never'\n",
+        """
+def f(n):
+    assert (n, "message")     # expect: P10-R5-python-assertion-constant
+    assert "text"             # expect: P10-R5-python-assertion-constant
+    assert True               # expect: P10-R5-python-assertion-constant
+    assert n == n             # expect: P10-R5-python-assertion-constant
+    assert n or True          # expect: P10-R5-python-assertion-constant
+    assert len(n) >= 0        # expect: P10-R5-python-assertion-constant
+    assert f"{n} is wrong"    # expect: P10-R5-python-assertion-constant
+    assert lambda: n          # expect: P10-R5-python-assertion-constant
+""",
+    )
+
+    def check(self, parsed: ParsedFile) -> Iterator[Finding]:
+        """Yield each assertion that always holds."""
+        unit = as_python(parsed)
+        for statement in _assertions(unit):
+            if _always(statement.test):
+                yield self.finding(unit.at(statement), "this assertion can never fail")
+
+
+def _assertions(unit: PythonFile) -> Iterator[ast.Assert]:
+    for scope in unit.scopes:
+        for statement in scope.statements:
+            if isinstance(statement, ast.Assert):
+                yield statement
+
+
+def _checks(scope: Scope, more: tuple[str, ...]) -> int:
+    found = sum(1 for call in scope.calls if _validates(call, more))
+    if scope.kind != "function":
+        return found
+    arguments = scope.node.args
+    names = {arg.arg for arg in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
+    for statement in scope.statements:
+        if isinstance(statement, ast.Assert):
+            found += 1
+        elif isinstance(statement, ast.If) and isinstance(statement.body[-1], (ast.Raise, ast.Return)):
+            found += any(isinstance(node, ast.Name) and node.id in names for node in _nodes(statement.test))
+    return found
+
+
+def _validates(call: ast.Call, more: tuple[str, ...]) -> bool:
+    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+    return name in more or any(word.lower() in VALIDATES for word in WORDS.findall(name))
+
+
+def _nodes(item: ast.expr) -> Iterator[ast.AST]:
+    for number, node in enumerate(ast.walk(item)):
+        if number > MAX_NODES:
+            return
+        yield node
+
+
+def _changes(node: ast.AST) -> bool:
+    if isinstance(node, (ast.NamedExpr, ast.Await, ast.Yield, ast.YieldFrom)):
+        return True
+    if not isinstance(node, ast.Call):
+        return False
+    name = getattr(node.func, "attr", "")
+    return name in CHANGES or getattr(node.func, "id", "") == "next"
+
+
+def _always(test: ast.expr) -> bool:
+    """Tell whether a condition holds whatever the state."""
+    if isinstance(test, ast.BoolOp):
+        # Only what stands in it itself; a nested one is looked at no further.
+        parts = [_always_plain(value) for value in test.values]
+        return any(parts) if isinstance(test.op, ast.Or) else all(parts)
+    return _always_plain(test)
+
+
+def _always_plain(test: ast.expr) -> bool:
+    if isinstance(test, ast.Constant):
+        return bool(test.value)
+    if isinstance(test, (ast.Tuple, ast.List, ast.Set)):
+        return bool(test.elts) and not any(isinstance(item, ast.Starred) for item in test.elts)
+    if isinstance(test, ast.Dict):
+        return any(key is not None for key in test.keys)
+    if isinstance(test, ast.JoinedStr):
+        return any(isinstance(part, ast.Constant) and part.value for part in test.values)
+    if isinstance(test, (ast.Lambda, ast.GeneratorExp)):
+        return True
+    if not isinstance(test, ast.Compare) or len(test.ops) != 1:
+        return False
+    left, operator, right = test.left, test.ops[0], test.comparators[0]
+    if isinstance(operator, ast.GtE) and getattr(getattr(left, "func", None), "id", "") == "len":
+        return isinstance(right, ast.Constant) and right.value == 0
+    plain = isinstance(left, (ast.Name, ast.Attribute)) and isinstance(operator, (ast.Eq, ast.Is, ast.LtE, ast.GtE))
+    return plain and ast.dump(left) == ast.dump(right)

@@ -1,0 +1,216 @@
+"""Rule 6 in Python: state stands where it is needed, and no wider."""
+
+from __future__ import annotations
+
+import ast
+import bisect
+from collections.abc import Iterator
+
+from detectors.detector import FileRule
+from detectors.model import Finding
+from detectors.parsing import ParsedFile
+from detectors.power_of_ten.python_vocabulary import DETECTOR, PYTHON, as_python
+from detectors.python_parsing import PythonFile, Scope
+
+__all__ = ["PythonGlobalWrite", "PythonModuleState", "PythonWideName", "containers_of"]
+
+CHANGES = frozenset(
+    {
+        *("add", "append", "appendleft", "clear", "discard", "extend", "extendleft", "insert", "pop", "popitem"),
+        *("popleft", "remove", "reverse", "rotate", "setdefault", "sort", "update", "put", "put_nowait"),
+    }
+)
+CONTAINERS = frozenset(
+    {
+        *(f"builtins.{name}" for name in ("dict", "list", "set", "bytearray")),
+        *(f"collections.{name}" for name in ("Counter", "OrderedDict", "defaultdict", "deque")),
+        "weakref.WeakKeyDictionary",
+        "weakref.WeakValueDictionary",
+        "weakref.WeakSet",
+    }
+)
+
+MIN_STATEMENTS = 3
+MIN_LINES = 10
+
+
+class PythonGlobalWrite(FileRule):
+    """
+    A module's name that a function writes by `global`.
+
+    Why: every function of the module, and of others, sees the change, at a time that cannot be told by reading.
+    Instead: hand the value over and return it, or keep it in an object that its users hold.
+    Not found: nothing. A `global` that is only read is not reported.
+    Source: Holzmann, "The Power of Ten", IEEE Computer 39(6), 2006, rule 6, read across to Python.
+    """
+
+    id = "P10-R6-python-global-write"
+    detector = DETECTOR
+    languages = PYTHON
+    examples = (
+        "count = 0\n\ndef f():\n    global count\n    return count\n",
+        "count = 0\n\ndef f():\n    global count  # expect: P10-R6-python-global-write\n    count += 1\n",
+    )
+
+    def check(self, parsed: ParsedFile) -> Iterator[Finding]:
+        """Yield each `global` statement of a function that binds the name."""
+        unit = as_python(parsed)
+        for scope in unit.scopes:
+            if scope.function is None:
+                continue
+            for statement in scope.statements:
+                if isinstance(statement, ast.Global):
+                    written = [name for name in statement.names if name in scope.bindings]
+                    if written:
+                        message = f"{', '.join(written)} of the module is written by {scope.qualname or 'a function'}"
+                        yield self.finding(unit.at(statement), message)
+
+
+class PythonModuleState(FileRule):
+    """
+    A container of the module that functions change.
+
+    Why: calls that do not mention each other change each other's results; tests and threads meet in it.
+    Instead: an object that is made where it is needed and handed on.
+    Reported where a function changes it, once for each function and name.
+    Not found: changes through another name, and by other modules.
+    Source: Holzmann, "The Power of Ten", IEEE Computer 39(6), 2006, rule 6, read across to Python.
+    """
+
+    id = "P10-R6-python-module-state"
+    detector = DETECTOR
+    languages = PYTHON
+    examples = (
+        """
+LIMITS = {"a": 1}
+seen = []
+for name in LIMITS:
+    seen.append(name)
+
+def f(seen):
+    seen.append(LIMITS["a"])
+    own = []
+    own.append(3)
+    return own
+""",
+        """
+from collections import deque
+
+seen = []
+names = {}
+queue = deque(maxlen=3)
+
+def f(name):
+    seen.append(name)  # expect: P10-R6-python-module-state
+    names[name] = 1  # expect: P10-R6-python-module-state
+    seen.append(name)
+    queue.popleft()  # expect: P10-R6-python-module-state
+    del names[name]
+""",
+    )
+
+    def check(self, parsed: ParsedFile) -> Iterator[Finding]:
+        """Yield the first change of each module-level container in each function."""
+        unit = as_python(parsed)
+        containers = containers_of(unit)
+        if not containers:
+            return
+        for function, name, node in sorted(
+            _mutations(unit, containers), key=lambda found: (found[0].number, found[1], found[2].lineno)
+        ):
+            key = function.number, name
+            if key not in containers.get("", set()):
+                containers.setdefault("", set()).add(key)
+                message = f"{name} of the module is changed by {function.qualname or 'a function'}"
+                yield self.finding(unit.at(node), message)
+
+
+class PythonWideName(FileRule):
+    """
+    A local that is bound far above the one block that uses it.
+
+    Why: in between, a reader must keep in mind what is not needed, and a later change may use it by mistake.
+    Instead: bind it in that block.
+    Reported are locals bound once at the top of a function, of which only one branch of an `if` makes use, at least ten
+    lines and three statements further down.
+    Not found: names of modules and classes; what a loop uses is not reported, since it would be made in every pass.
+    Source: Holzmann, "The Power of Ten", IEEE Computer 39(6), 2006, rule 6, read across to Python.
+    """
+
+    id = "P10-R6-python-wide-name"
+    detector = DETECTOR
+    languages = PYTHON
+    examples = (
+        "def f(n):\n    a = n + 1\n    b = n\n"
+        + "    n += 1\n" * 12
+        + "    if n:\n        return b\n    return a, b\n",
+        "def f(n):\n    a = n + 1  # expect: P10-R6-python-wide-name\n"
+        + "    n += 1\n" * 12
+        + "    if n:\n        return a\n    return n\n",
+    )
+
+    def check(self, parsed: ParsedFile) -> Iterator[Finding]:
+        """Yield each such local, where it is bound."""
+        unit = as_python(parsed)
+        nested: dict[int, set[str]] = {}
+        for scope in unit.scopes:
+            if scope.parent is not None and scope.parent.function is not None:
+                nested.setdefault(scope.parent.function.number, set()).update(load.id for load in scope.loads)
+        for function in unit.functions():
+            inner = nested.get(function.number, set())
+            for name, statement, block in _wide(function, inner):
+                yield self.finding(unit.at(statement), f"only the block of line {block} uses {name}; bind it there")
+
+
+def _wide(function: Scope, inner: set[str]) -> Iterator[tuple[str, ast.stmt, int]]:
+    """Yield (name, statement that binds it, first line of the block that uses it)."""
+    body: list[ast.stmt] = function.node.body
+    places = {id(statement): number for number, statement in enumerate(body)}
+    lines = [statement.lineno for statement in body]
+    uses: dict[str, list[ast.Name]] = {}
+    for load in function.loads:
+        uses.setdefault(load.id, []).append(load)
+    for statement in body:
+        target = statement.targets[0] if isinstance(statement, ast.Assign) else None
+        if not isinstance(target, ast.Name) or target.id in inner or len(function.bindings.get(target.id, ())) != 1:
+            continue
+        loads = uses.get(target.id, [])
+        holders = {bisect.bisect_right(lines, load.lineno) - 1 for load in loads}
+        holder = body[holders.pop()] if len(holders) == 1 else None
+        if not isinstance(holder, ast.If) or places[id(holder)] - places[id(statement)] < MIN_STATEMENTS:
+            continue
+        first = min(load.lineno for load in loads)
+        if holder.lineno - statement.lineno >= MIN_LINES and holder.body[0].lineno <= first:
+            yield target.id, statement, holder.lineno
+
+
+def containers_of(unit: PythonFile) -> dict[str, set[tuple[int, str]]]:
+    """Return the module's names that are bound to containers, each with an empty set."""
+    module = unit.scopes[0]
+    found: dict[str, set[tuple[int, str]]] = {}
+    for name, values in module.bindings.items():
+        for value in values:
+            literal = isinstance(value, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp))
+            if literal or (isinstance(value, ast.Call) and unit.dotted(value.func, module) & CONTAINERS):
+                found[name] = set()
+    return found
+
+
+def _mutations(
+    unit: PythonFile, containers: dict[str, set[tuple[int, str]]]
+) -> Iterator[tuple[Scope, str, ast.expr | ast.stmt]]:
+    """Yield (function, name, node) of changes of a module's container by a function."""
+    module = unit.scopes[0]
+    for scope in unit.scopes:
+        function = scope.function
+        if function is None:
+            continue
+        changed: list[tuple[ast.expr, ast.expr | ast.stmt]] = [
+            (call.func.value, call)
+            for call in scope.calls
+            if isinstance(call.func, ast.Attribute) and call.func.attr in CHANGES
+        ]
+        changed += [(store.value, store) for store in scope.stores if isinstance(store, ast.Subscript)]
+        for owner, node in changed:
+            if isinstance(owner, ast.Name) and owner.id in containers and unit.lookup(owner.id, scope)[0] is module:
+                yield function, owner.id, node
