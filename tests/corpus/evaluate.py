@@ -1,9 +1,10 @@
 """
 Recall and precision of the Power of Ten rules on the labelled cases beside this file (see README.md here).
 
-    python -m tests.corpus.evaluate [--packages DIR] [--json] [--sort]
+    python -m tests.corpus.evaluate [--packages DIR] [--json] [--sort] [--accept]
 
 Without `--packages` only the made cases are run. DIR is where `demo/fetch_source.py` unpacked the pinned packages.
+`--accept` writes the figures of the made cases to expected.json, below which a test lets no change fall.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from detectors.model import RunRecord
 from detectors.scan import ScanOptions, scan
 
 CORPUS = Path(__file__).parent
+EXPECTED = CORPUS / "expected.json"
 LANGUAGES = {"c": "C", "python": "Python"}
 DETECTORS = ("power-of-ten-c", "power-of-ten-python", "compiler-warnings", "ruff", "mypy")
 SPEAKS_FOR_R10 = {"c": ("compiler-warnings", "gcc", "clang"), "python": ("ruff", "mypy")}
@@ -233,6 +235,18 @@ def figures(tally: Tally) -> dict[str, object]:
     }
 
 
+def accept(evaluation: Evaluation) -> None:
+    """Write what the made cases gave, rounded down, as what is expected from now on."""
+    expected: dict[str, dict[str, dict[str, float]]] = defaultdict(dict)
+    for row in evaluation.rows():
+        measured = {name: row[name] for name in ("recall", "precision")}
+        if row["origin"] == "made":
+            expected[str(row["language"])][str(row["rule"])] = {
+                name: math.floor(value * 1000) / 1000 for name, value in measured.items() if isinstance(value, float)
+            }
+    EXPECTED.write_text(json.dumps(expected, indent=2) + "\n", "utf-8")
+
+
 def _share(value: object, interval: object, count: object) -> str:
     if not isinstance(value, float) or not isinstance(interval, tuple):
         return f"{'-':>7} {'':>13} n={count}"
@@ -276,12 +290,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--packages", type=Path, help="folder of the unpacked packages; without it, made cases only")
     parser.add_argument("--json", action="store_true", help="one JSON object on standard output")
     parser.add_argument("--sort", action="store_true", help="only put the files of found cases in order")
+    parser.add_argument("--accept", action="store_true", help="write the figures of the made cases to expected.json")
     chosen = parser.parse_args(arguments)
     if chosen.sort:
         sort_found()
         return 0
     with tempfile.TemporaryDirectory() as cache:
         evaluation = Evaluation(chosen.packages, Path(cache))
+    if chosen.accept:
+        accept(evaluation)
     if chosen.json:
         whole = {"rules": evaluation.rows(), "wrong": msgspec.to_builtins(evaluation.wrong)}
         sys.stdout.write(json.dumps(whole, indent=1) + "\n")
