@@ -42,7 +42,7 @@ _TEXTS = (
 _INSIDE = {"c": re.compile(_TEXTS), "cpp": re.compile(_RAW_STRING + _TEXTS)}
 _REST = _TEXTS + rb"|(?P<directive>" + _DIRECTIVE + rb")"
 _LEXERS = {"c": re.compile(_REST), "cpp": re.compile(_RAW_STRING + _REST)}
-_KEYWORD = re.compile(rb"(?:[ \t\f\v]|" + _BLOCK_COMMENT + rb")*+(?:#|%:|\?\?=)\s*+(\w*)")
+_KEYWORD = re.compile(rb"(?:#|%:|\?\?=)(?:[ \t\f\v]|\\\r?\n|" + _BLOCK_COMMENT + rb")*+(\w*)")
 _DEFINE = re.compile(rb"\s*+([A-Za-z_$]\w*+)(\([^()]*+\))?")
 _SPLICE = re.compile(rb"\\\r?\n")
 _BRACE = re.compile(rb"[{}]")

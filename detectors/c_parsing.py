@@ -75,7 +75,12 @@ QUERY = """
 (field_declaration declarator: (_) @member)
 (type_definition declarator: (_) @alias)
 (expression_statement
-  [(call_expression) (comma_expression) (conditional_expression) (parenthesized_expression)] @dropped)
+  [(call_expression) (comma_expression) (conditional_expression) (parenthesized_expression)
+   (binary_expression)] @dropped)
+(comma_expression left: (_) @dropped.left)
+(for_statement update: [(call_expression) (comma_expression)] @dropped)
+(for_statement initializer: [(call_expression) (comma_expression)] @dropped)
+(function_definition declarator: (pointer_declarator) @result)
 (field_expression
   argument: [(parenthesized_expression) (field_expression) (subscript_expression)
              (cast_expression) (call_expression)]

@@ -30,6 +30,9 @@ CHANGES = re.compile(rb"\+\+|--|(?<![=!<>])(?:[-+*/%&|^]|<<|>>)?=(?!=)")
 NUMBER = re.compile(rb"\(?\s*+(?:0[xX][0-9a-fA-F]++|[0-9]++)[uUlL]*+\s*+\)?\Z")
 TEXT = re.compile(rb'(?:L|u8|u|U)?"[^"]*"\Z')
 SAME = re.compile(rb"(.+?)\s*+(==|<=|>=)\s*+(.+)\Z", re.S)
+ADDRESS = re.compile(rb"&\s*+[A-Za-z_]\w*+(?:\s*+!=\s*+(?:NULL|0|nullptr))?")
+COMPARED = re.compile(rb"([^<>=!]+?)\s*+(==|!=|<=|>=|<|>)\s*+([^<>=!]+)\Z")
+OPPOSITE = {b"==": b"!=", b"!=": b"==", b"<": b">=", b">=": b"<", b">": b"<=", b"<=": b">"}
 AT_LEAST_ZERO = re.compile(rb"([A-Za-z_]\w*+)\s*+>=\s*+0[uUlL]*+\Z|0[uUlL]*+\s*+<=\s*+([A-Za-z_]\w*+)\Z")
 UNSIGNED = (
     rb"\b(?:unsigned(?:\s+(?:int|long|short|char))*|size_t|uint\w*_t|u?int(?:8|16|32|64)|uintptr_t|DWORD|UINT\w*)\s++"
@@ -249,9 +252,23 @@ def _always(unit: CFile, start: int, text: bytes) -> bool:
     text = unwrapped(text)
     either = split(text, b"||")
     if len(either) > 1:
+        if len(either) == 2 and _complements(*either):
+            return True
         return any(_always_plain(unit, start, part) for part in either)
     both = split(text, b"&&")
     return all(_always_plain(unit, start, part) for part in both)
+
+
+def _complements(one: bytes, other: bytes) -> bool:
+    """Tell whether of two comparisons one always holds, as of `n < 0` and `n >= 0`."""
+    first, second = COMPARED.match(unwrapped(one)), COMPARED.match(unwrapped(other))
+    if first is None or second is None or b"(" in one or b"++" in one:
+        return False
+    return (
+        OPPOSITE[first[2]] == second[2]
+        and first[1].split() == second[1].split()
+        and first[3].split() == second[3].split()
+    )
 
 
 def _always_plain(unit: CFile, start: int, text: bytes) -> bool:
@@ -260,6 +277,8 @@ def _always_plain(unit: CFile, start: int, text: bytes) -> bool:
         return True
     if NUMBER.match(text):
         return text.strip(b"()uUlLxX0 ") != b""
+    if ADDRESS.fullmatch(text):
+        return True
     same = SAME.match(text)
     if (
         same is not None

@@ -41,6 +41,7 @@ TRUE = frozenset((b"", b"1", b"true", b"TRUE", b"True", b"!0", b"1==1", b"0==0",
 FALSE = frozenset((b"0", b"false", b"FALSE", b"!1", b"!true"))
 NUMBER = re.compile(rb"(?:0[xX][0-9a-fA-F']+|[0-9][0-9']*)[uUlLzZ]*\Z|'(?:\\.[^']*|[^'])'\Z")
 UNSIGNED = rb"\b(?:unsigned(?:\s+\w+)?|size_t|u?int(?:8|16|32|64|ptr|max)_t|uint\w*|u(?:8|16|32|64)|DWORD|UINT\w*)\s"
+SMALL = rb"\b(u?int(?:8|16)_t|unsigned char|signed char|unsigned short)\s"
 STABLE_CALLS = frozenset(
     (b"sizeof", b"strlen", b"wcslen", b"strnlen", b"alignof", b"_Alignof", b"offsetof", b"ARRAY_SIZE")
 )
@@ -358,6 +359,8 @@ class _Loops:
         left, operator, right = found
         if operator in (b">=", b"<=") and self._always_holds(left, operator, right, loop):
             return False
+        if operator in (b"<", b"<=") and self._wraps(left, operator, right, loop):
+            return False
         flipped = {b"<": b">", b">": b"<", b"<=": b">=", b">=": b"<=", b"!=": b"!="}
         return self._side(loop, left, operator, right) or self._side(loop, right, flipped[operator], left)
 
@@ -484,6 +487,18 @@ class _Loops:
         left, operator, right = found
         opposite = {b"<": b">=", b">": b"<=", b"<=": b">", b">=": b"<", b"!=": b"=="}[operator]
         return opposite != b"==" and self._limits(loop, left + opposite + right)
+
+    def _wraps(self, left: bytes, operator: bytes, right: bytes, loop: _Loop) -> bool:
+        """Tell whether a small counter cannot reach a limit that is written out."""
+        if WORD.fullmatch(left) is None or re.fullmatch(rb"[0-9]+", right) is None:
+            return False
+        declared = re.compile(SMALL + rb"[^;(){}]*\b" + left + rb"\b")
+        found = declared.search(self.code, max(loop.start - 4_000, 0), loop.end)
+        if found is None:
+            return False
+        size = {b"8": 8, b"16": 16}.get(re.sub(rb"\D", b"", found[1]), 8 if found[1].endswith(b"char") else 16)
+        most = (1 << (size if found[1].startswith(b"u") else size - 1)) - 1
+        return int(right) > most or (operator == b"<=" and int(right) == most)
 
     def _always_holds(self, left: bytes, operator: bytes, right: bytes, loop: _Loop) -> bool:
         """Tell whether `left >= 0` compares an unsigned counter, which wraps instead of ending."""

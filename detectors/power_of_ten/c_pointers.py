@@ -21,7 +21,7 @@ MAX_CHAIN = 64
 """Levels of an expression or declarator that are followed."""
 POINTER_TO_FUNCTION = re.compile(
     rb"\(\s*+(?:[A-Za-z_]\w*+\s++)?[*^]\s*+(?:const\s*+|volatile\s*+)*+([A-Za-z_]\w*+)?\s*+"
-    rb"((?:\[[^\]]*+\]\s*+)*+)\)\s*+\("
+    rb"((?:\[[^\]]*+\]\s*+)*+|\((?:[^()]|\([^()]*+\))*+\)\s*+)\)\s*+\("
 )
 """`(*f)(`, `(WINAPI *f)(`, `(*f[3])(` and `(*)(`."""
 TYPE_BEFORE = re.compile(rb"(?:[A-Za-z_]\w*+|\*|>)\s*+\Z")
@@ -83,7 +83,7 @@ void set(struct node *n) { (*n->next).value = 1; }     // expect: P10-R9-pointer
                 continue
             end = node.end_byte
             yield self.finding(unit.region(node.start_byte, end), f"{levels} levels of dereference in one expression")
-        for capture in ("declarator", "parameter", "member", "alias"):
+        for capture in ("declarator", "parameter", "member", "alias", "result"):
             for node in unit.nodes(capture):
                 place = _doubly(unit, node)
                 if place is not None:

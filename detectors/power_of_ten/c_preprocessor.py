@@ -29,9 +29,12 @@ BRACKET = re.compile(rb"[()\[\]{}]")
 CLOSES = {b")": b"(", b"]": b"[", b"}": b"{"}
 STARTS_INSIDE = re.compile(rb"(?:[=/%|^?,.)\]}]|<<?|>>?|&&|\|\||->|==|!=|:(?!:)|else\b|case\b[^:]*+\Z)")
 ENDS_INSIDE = re.compile(
-    rb"(?:[=/%|^?,.(\[<>!~-]|\+(?<!\+\+)|(?<!\w)\*|&|\b(?:else|do|if|for|while|switch|case|goto|return\s*\())\Z"
+    rb"(?:[=/%|^?,.(\[<>!~-]|(?<!:):|\+(?<!\+\+)|(?<!\w)\*|&|\b(?:else|do|if|for|while|switch|case|goto|return\s*\())\Z"
 )
 HEAD = re.compile(rb"\b(for|while|if|switch)\s*+\(")
+CAST = re.compile(
+    rb"\(\s*+(?:const\s++|unsigned\s++|signed\s++|struct\s++\w++\s*+|long\s++|short\s++)*+(?:char|double|float|int|long|short|signed|unsigned|void|\w+_t)?\s*+\**+\s*+\)"
+)
 OPENED_DO = re.compile(rb"\bdo\b")
 IFNDEF = re.compile(rb"\s*+([A-Za-z_]\w*+)")
 NOT_DEFINED = re.compile(rb"\s*+!\s*+defined\s*+\(?\s*+([A-Za-z_]\w*+)")
@@ -279,6 +282,8 @@ def _incomplete(code: bytes) -> str | None:
             return "closes a bracket that it does not open"
     if opened:
         return "opens a bracket that it does not close"
+    if CAST.fullmatch(code):
+        return "is a cast without what it casts"
     if STARTS_INSIDE.match(code):
         return "begins in the middle of something"
     if ENDS_INSIDE.search(code) and not code.endswith(b"++") and not code.endswith(b"--") and not _is_type(code):

@@ -92,8 +92,9 @@ class CResults(Facts):
                 _note(members, *found)
         dropped = tuple(
             (name, member, place_of(unit, start, end))
-            for node in unit.nodes("dropped")
+            for node in (*unit.nodes("dropped"), *unit.nodes("dropped.left"))
             for name, member, start, end in _calls(node)
+            if member or not _is_local(unit, name, start)
         )
         macros: dict[str, str] = {}
         for text, macro in zip(unit.layout.macros, unit.macros, strict=True):
@@ -351,8 +352,16 @@ def _calls(node: Node) -> Iterator[tuple[str, bool, int, int]]:
             return
         current = pending.pop()
         kind = current.type
-        if kind in ("comma_expression", "parenthesized_expression"):
+        if kind == "comma_expression":
+            # What stands on the left is captured by itself, wherever the comma stands.
+            pending += [right for right in [current.child_by_field_name("right")] if right is not None]
+        elif kind == "parenthesized_expression":
             pending += current.named_children
+        elif kind == "binary_expression":
+            operator = current.child_by_field_name("operator")
+            right = current.child_by_field_name("right")
+            if operator is not None and operator.type in ("&&", "||") and right is not None:
+                pending.append(right)
         elif kind == "conditional_expression":
             arms = (current.child_by_field_name("consequence"), current.child_by_field_name("alternative"))
             pending += [arm for arm in arms if arm is not None]
@@ -362,6 +371,12 @@ def _calls(node: Node) -> Iterator[tuple[str, bool, int, int]]:
             name = called.child_by_field_name("field") if member and called is not None else called
             if name is not None and name.type in ("identifier", "field_identifier") and name.text:
                 yield name.text.decode("utf-8", "replace"), member, name.start_byte, name.end_byte
+
+
+def _is_local(unit: CFile, name: str, offset: int) -> bool:
+    """Tell whether a name means a local pointer to a function."""
+    owner = unit.function_at(offset)
+    return owner is not None and name in unit.locals_of(owner)
 
 
 def _occurrences(code: bytes, owner: Function, names: frozenset[bytes]) -> dict[bytes, list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -27,6 +28,8 @@ ALLOCATION = frozenset(
 )
 ALWAYS_ALLOCATION = frozenset({"malloc", "calloc", "realloc", "free"})
 """Names that stay the allocator's, though the tree defines a function of that name for others to see."""
+MAKES = re.compile(rb"\b(make_unique|make_shared|allocate_shared)\s*+<")
+"""What calls `new` for a type; the brackets keep it from looking like a call."""
 MAX_EXPANSIONS = 1_000
 
 
@@ -156,6 +159,9 @@ def _operators(unit: CFile) -> Iterator[tuple[int, int, str]]:
             yield node.start_byte, node.end_byte, "new"
     for node in unit.nodes("delete"):
         yield node.start_byte, node.end_byte, "delete"
+    if unit.dialect == "cpp":
+        for match in MAKES.finditer(unit.layout.code):
+            yield match.start(1), match.end(1), "new"
 
 
 class CallGraph:

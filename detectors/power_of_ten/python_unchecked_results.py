@@ -39,6 +39,7 @@ METHODS = frozenset(
     }
 )
 """Methods of `str` that no well-known class has with another meaning, and those that give a future or task."""
+WAITS = frozenset({"raises", "assertRaises", "assertRaisesRegex", "warns", "assertWarns", "assertWarnsRegex"})
 STR_METHODS = frozenset({"replace", "join", "format", "split", "partition", "translate", "count", "index", "find"})
 """Methods of `str` that others have too: reported on texts that are written out only."""
 
@@ -284,10 +285,22 @@ def give():
 
 
 def _dropped(unit: PythonFile) -> Iterator[tuple[Scope, ast.Call]]:
+    """Yield calls that are statements; in a block that waits for their exception, the result is not the point."""
     for scope in unit.scopes:
+        raising = [
+            (statement.body[0].lineno, statement.end_lineno or statement.lineno)
+            for statement in scope.statements
+            if isinstance(statement, (ast.With, ast.AsyncWith)) and any(_waits(item) for item in statement.items)
+        ]
         for statement in scope.statements:
-            if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call):
-                yield scope, statement.value
+            call = statement.value if isinstance(statement, ast.Expr) else None
+            if isinstance(call, ast.Call) and not any(first <= call.lineno <= last for first, last in raising):
+                yield scope, call
+
+
+def _waits(item: ast.withitem) -> bool:
+    called = item.context_expr.func if isinstance(item.context_expr, ast.Call) else None
+    return getattr(called, "attr", getattr(called, "id", "")) in WAITS
 
 
 def _returns(scope: Scope) -> bool:

@@ -26,7 +26,8 @@ def _findings(text: str | bytes) -> list[Finding]:
 
 
 def _lines(text: str | bytes) -> list[int]:
-    return sorted(finding.region.start_line for finding in _findings(text))
+    """Return the lines that rule 8 reports."""
+    return sorted(finding.region.start_line for finding in _findings(text) if finding.rule.startswith("P10-R8-"))
 
 
 def _recursive(**files: str) -> list[tuple[str, int]]:
@@ -37,7 +38,11 @@ def _recursive(**files: str) -> list[tuple[str, int]]:
         report = GROUP.check_file(parse(text.encode(), "python", path.rpartition("/")[2]))
         for fact, packed in report.facts.items():
             facts.setdefault(fact, {})[path] = msgspec.msgpack.decode(packed)
-    return sorted((path, finding.region.start_line) for path, finding in GROUP.check_tree(facts))
+    return sorted(
+        (path, finding.region.start_line)
+        for path, finding in GROUP.check_tree(facts)
+        if finding.rule.startswith("P10-R1-")
+    )
 
 
 REACHED = {
