@@ -47,6 +47,10 @@ _DEFINE = re.compile(rb"\s*+([A-Za-z_$]\w*+)(\([^()]*+\))?")
 _SPLICE = re.compile(rb"\\\r?\n")
 _BRACE = re.compile(rb"[{}]")
 _SPACES = bytes(byte if byte == 10 else 32 for byte in range(256))
+# Indented, so that it stands in a body: further out it may be the type of a function's result.
+_LONELY = re.compile(rb"^[ \t]++[A-Z](?=\w*[A-Z])\w*+(?:\([^()\n;{}]*+\))?[ \t]*+\r?$", re.M)
+_ENDS_A_STATEMENT = (b";", b"{", b"}")
+_GOES_ON = (b"}", b"*", b"_")
 _WHOLE_ENDS = b";},:"
 
 
@@ -134,10 +138,21 @@ def lay_out(source: bytes, language: Literal["c", "cpp"]) -> Layout:
     hidden = tuple(_outermost(conditionals.hidden))
     for start, end, _ in hidden:
         parsable[start:end] = source[start:end].translate(_SPACES)
+    for start, end in _lonely(bytes(parsable)):
+        parsable[start:end] = source[start:end].translate(_SPACES)
     dead = list(_merged(conditionals.dead))
     macros = tuple(_macros(source, _outside(defines, dead), language))
     live = tuple(seen[start] for start, _ in _outside(directives, dead))
     return Layout(bytes(parsable), bytes(code), macros, live, hidden)
+
+
+def _lonely(code: bytes) -> Iterator[tuple[int, int]]:
+    """Yield where a macro stands alone on its line as a whole statement, without the semicolon that a grammar needs."""
+    for match in _LONELY.finditer(code):
+        before = code[max(match.start() - 200, 0) : match.start()].rstrip()
+        after = code[match.end() : match.end() + 200].lstrip()
+        if before[-1:] in _ENDS_A_STATEMENT and (after[:1].isalpha() or after[:1] in _GOES_ON):
+            yield match.span()
 
 
 def _macros(source: bytes, defines: Iterable[tuple[int, int]], language: Literal["c", "cpp"]) -> Iterator[Macro]:
