@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from deployments.settings import Settings
     from detectors.model import RunRecord
     from detectors.ports import Progress
+    from detectors.rule_settings import RuleSettings
     from detectors.scan import ScanOptions
 
 __all__ = ["app", "main"]
@@ -99,6 +100,12 @@ def scan_command(  # noqa: PLR0917  # one parameter an option is how typer decla
         list[str] | None, typer.Option(help="Only files that match this gitignore-style pattern.")
     ] = None,
     exclude: Annotated[list[str] | None, typer.Option(help="No files that match this gitignore-style pattern.")] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="File with [tool.detector-pool]: limits, words and selection of the rules.")
+    ] = None,
+    trust_tree: Annotated[
+        bool, typer.Option("--trust-tree", help="Take that from the scanned tree's own pyproject.toml.")
+    ] = False,
     passphrase_file: Annotated[Path | None, typer.Option(help="File with the signing key's passphrase.")] = None,
 ) -> None:
     """
@@ -116,7 +123,7 @@ def scan_command(  # noqa: PLR0917  # one parameter an option is how typer decla
     options = ScanOptions(
         paths=tuple(paths), detectors=names, cluster=cluster, workers=workers, cache=settings.cache,
         use_cache=not no_cache, verify_cache=verify_cache, baseline=baseline, include=tuple(include or ()),
-        exclude=tuple(exclude or ()), ignore=not no_ignore,
+        exclude=tuple(exclude or ()), ignore=not no_ignore, settings=_rule_settings(paths, config, trust_tree),
     )  # fmt: skip
     if evidence is not None:
         _refuse_existing(evidence)
@@ -273,6 +280,18 @@ def _failed(arguments: list[str], message: str, code: int) -> int:
 
 def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _rule_settings(paths: Sequence[Path], config: Path | None, trust_tree: bool) -> RuleSettings:
+    """Read what the operator named; of the tree, only on his word, and never beside a file that he named."""
+    from detectors.rule_settings import RuleSettings, read_settings
+
+    if config is not None:
+        return read_settings(config)
+    own = [path / "pyproject.toml" for path in paths if (path / "pyproject.toml").is_file()] if trust_tree else []
+    if len(own) > 1:
+        raise UsageError("--trust-tree finds several pyproject.toml; name one by --config")
+    return read_settings(own[0]) if own else RuleSettings()
 
 
 def _straight(options: ScanOptions, evidence: Path | None, settings: Settings, progress: Progress) -> RunRecord:

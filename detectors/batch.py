@@ -7,6 +7,7 @@ batch worthless (a detector that wrote to the tree, a detector that cannot be lo
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Iterator
@@ -14,11 +15,12 @@ from collections.abc import Iterator
 import msgspec
 
 from detectors import snapshot
-from detectors.detector import RuleGroup, Tool, discover
+from detectors.detector import Registry, RuleGroup, Tool, discover
 from detectors.errors import DetectorBroken, DetectorPoolError, SourceChanged
 from detectors.findings import with_context
 from detectors.model import Analysed, FileReport, Finding, NotAnalysed, Outcome, Reason, SourceFile
 from detectors.parsing import ParsedFile, Unparsable, parse
+from detectors.rule_settings import RuleSettings
 from detectors.sandbox import analyse_with_tool
 from detectors.workload_optimizer import Batch
 
@@ -49,7 +51,7 @@ def analyse(batch: Batch, roots: tuple[str, ...]) -> BatchResult:
     """
     started = time.time()
     clock = time.perf_counter()
-    registry = discover()
+    registry = _configured(batch.settings)
     try:
         detectors = [registry[name] for name in batch.detectors]
     except DetectorPoolError as problem:
@@ -63,6 +65,11 @@ def analyse(batch: Batch, roots: tuple[str, ...]) -> BatchResult:
     for tool in tools:
         outcomes += _by_tool(tool, batch.files, roots)
     return BatchResult(tuple(outcomes), f"{os.uname().nodename}:{os.getpid()}", started, time.perf_counter() - clock)
+
+
+@functools.lru_cache(maxsize=8)
+def _configured(settings: RuleSettings) -> Registry:
+    return discover().configured(settings)
 
 
 def _by_rules(groups: tuple[RuleGroup, ...], file: SourceFile, root: str) -> Iterator[Outcome]:

@@ -163,14 +163,32 @@ class RuleGroup(Detector):
         file_rules: Sequence[FileRule],
         tree_rules: Sequence[TreeRule],
         facts: Sequence[Facts],
+        settings: RuleSettings | None = None,
     ) -> None:
         self.name = name
+        self.settings = settings or RuleSettings()
         self.version = importlib.metadata.version("enterprise-detector-pool")
         self.file_rules, self.tree_rules, self.facts = tuple(file_rules), tuple(tree_rules), tuple(facts)
         everything: list[FileRule | TreeRule | Facts] = [*file_rules, *tree_rules, *facts]
         self.languages = frozenset[Language]().union(*(item.languages for item in everything))
         self._classes = tuple(type(item) for item in everything)
         self.complexity_score = 0.5
+
+    def configured(self, settings: RuleSettings) -> RuleGroup:
+        """Return the group with rules made anew: those that the settings select, with their limits and words."""
+        return RuleGroup(
+            self.name,
+            [type(rule)(settings) for rule in self.file_rules if settings.runs(rule.id)],
+            [type(rule)(settings) for rule in self.tree_rules if settings.runs(rule.id)],
+            [type(fact)(settings) for fact in self.facts],
+            settings,
+        )
+
+    def config_digest(self) -> Digest:
+        """Return the digest of the settings."""
+        import msgspec
+
+        return _digest(b"" if self.settings == RuleSettings() else msgspec.json.encode(self.settings))
 
     def check_file(self, parsed: ParsedFile) -> FileReport:
         """Run every file rule and fact collector that knows the file's language."""
@@ -305,6 +323,12 @@ class Registry:
 
             near = difflib.get_close_matches(name, self._detectors, n=1, cutoff=0.4)
             raise UnknownDetector(name, near[0] if near else None) from None
+
+    def configured(self, settings: RuleSettings) -> Registry:
+        """Return the same detectors, the groups of rules with `settings`."""
+        if settings == RuleSettings():
+            return self
+        return Registry(item.configured(settings) if isinstance(item, RuleGroup) else item for item in self)
 
     def select(self, names: Iterable[str] | None) -> Registry:
         """Return the named detectors only (all for `None`); raises UnknownDetector."""

@@ -1,17 +1,31 @@
-"""What an operator may set about the rules; handed to every rule when it is made, and part of the cache key."""
+"""
+What an operator may set about the rules; handed to every rule when it is made, and part of the cache key.
+
+It is read from a file that the operator names, never from the scanned tree, whose author must not choose how it is
+judged.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
 import msgspec
 
-__all__ = ["RuleSettings"]
+from detectors.errors import UsageError
+
+__all__ = ["RuleSettings", "read_settings", "settings_from"]
+
+TABLE = ("tool", "detector-pool")
+MAX_FILE_BYTES = 1 << 20
 
 
-class RuleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class RuleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, rename="kebab"):
     """
     Limits and vocabulary of the rules; the defaults are those of the paper.
 
-    All collections are tuples, so that settings can be hashed and compared.
+    All collections are tuples, so that settings can be hashed and compared. In a file the names have dashes.
     """
 
     function_lines: int = 60
@@ -28,3 +42,55 @@ class RuleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Prefixes of rule ids that are run, such as `P10-R2`; empty for all."""
     ignore: tuple[str, ...] = ()
     """Prefixes of rule ids that are not run."""
+
+    def runs(self, rule: str) -> bool:
+        """Tell whether a rule is selected: the longest prefix of its id that `select` or `ignore` names decides."""
+        wanted = max((len(prefix) for prefix in self.select if rule.startswith(prefix)), default=-1)
+        unwanted = max((len(prefix) for prefix in self.ignore if rule.startswith(prefix)), default=-1)
+        return wanted > unwanted or (not self.select and unwanted < 0)
+
+
+def read_settings(file: Path) -> RuleSettings:
+    """
+    Read `[tool.detector-pool]` of a `pyproject.toml`, or a file that holds nothing but these settings.
+
+    Raises:
+        UsageError: The file cannot be read, is no TOML, or holds a key or value that is not known.
+    """
+    import tomllib
+
+    try:
+        with file.open("rb") as opened:
+            content = tomllib.loads(opened.read(MAX_FILE_BYTES).decode("utf-8"))
+    except OSError as problem:
+        raise UsageError(f"the configuration {file} cannot be read: {problem.strerror}") from problem
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as problem:
+        raise UsageError(f"the configuration {file} is no TOML: {problem}") from problem
+    table: Any = content
+    if file.name == "pyproject.toml" or TABLE[0] in content:
+        for name in TABLE:
+            table = table.get(name, {}) if isinstance(table, dict) else {}
+    if not isinstance(table, dict):
+        raise UsageError(f"{file}: [tool.detector-pool] must be a table")
+    return settings_from(table, str(file))
+
+
+def settings_from(table: Mapping[str, Any], where: str) -> RuleSettings:
+    """
+    Make settings of plain data.
+
+    Raises:
+        UsageError: An unknown key (the nearest is suggested) or a value of a wrong type.
+    """
+    known = [field.encode_name for field in msgspec.structs.fields(RuleSettings)]
+    for key in table:
+        if key not in known:
+            import difflib
+
+            near = difflib.get_close_matches(key.replace("_", "-"), known, n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
+            raise UsageError(f"{where}: unknown key {key!r}{hint}")
+    try:
+        return msgspec.convert(dict(table), RuleSettings)
+    except msgspec.ValidationError as problem:
+        raise UsageError(f"{where}: {problem}") from problem

@@ -49,6 +49,7 @@ from detectors.model import (
 from detectors.parallel_executor import Backend, DaskBackend, InProcess, ParallelExecutor
 from detectors.parsing import MAX_PARSE_BYTES, ParsedFile
 from detectors.ports import Progress, open_cluster
+from detectors.rule_settings import RuleSettings
 from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
 
 __all__ = ["Scan", "ScanOptions", "Stage", "scan"]
@@ -80,6 +81,8 @@ class ScanOptions:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     ignore: bool = True
+    settings: RuleSettings = dataclasses.field(default_factory=RuleSettings)
+    """Limits, vocabulary and selection of the rules."""
 
     def shown(self) -> tuple[str, ...]:
         """Return what shapes the result, for the evidence."""
@@ -88,6 +91,7 @@ class ScanOptions:
             f"include={','.join(self.include)}",
             f"exclude={','.join(self.exclude)}",
             f"ignore={self.ignore}",
+            f"settings={msgspec.json.encode(self.settings).decode()}",
             f"use_cache={self.use_cache}",
             f"verify_cache={self.verify_cache}",
             f"baseline={self.baseline.name if self.baseline else ''}",
@@ -136,7 +140,7 @@ class Scan:
         self._lock = threading.Lock()
         self._stack = contextlib.ExitStack()
         self._baseline = finding_rules.Baseline(options.baseline) if options.baseline else None
-        self._registry: Registry = discover().select(options.detectors)
+        self._registry: Registry = discover().select(options.detectors).configured(options.settings)
         self._cache = self._stack.enter_context(ResultCache(options.cache))
         self._optimizer = WorkloadOptimizer(self._cache.timings())
         self._executor: ParallelExecutor | None = None
@@ -328,7 +332,8 @@ class Scan:
         name = "+".join(detector.name for detector in detectors)
         batches: list[Batch] = []
         for group, files in sorted(misses.items()):
-            batches += self._optimizer.plan(name, group, files, self.workers, _limits(detectors))
+            planned_batches = self._optimizer.plan(name, group, files, self.workers, _limits(detectors))
+            batches += (msgspec.structs.replace(batch, settings=self.options.settings) for batch in planned_batches)
         return Stage(name, tuple(detector.name for detector in detectors), planned, cached, tuple(batches))
 
     def _key(self, detector: Detector, file: SourceFile) -> bytes:

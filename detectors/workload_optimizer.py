@@ -21,6 +21,7 @@ import msgspec
 from detectors.cache import Timing
 from detectors.errors import UsageError
 from detectors.model import SourceFile
+from detectors.rule_settings import RuleSettings
 
 __all__ = ["Allocation", "Batch", "BatchLimits", "WorkloadOptimizer"]
 
@@ -43,6 +44,8 @@ class Batch(msgspec.Struct, frozen=True):
     """They share one read and one parse of each file."""
     files: tuple[SourceFile, ...]
     predicted_s: float
+    settings: RuleSettings = RuleSettings()
+    """With which a worker makes the rules."""
 
 
 class BatchLimits(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from prefect import flow
 from prefect.logging.handlers import APILogHandler
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -17,6 +18,7 @@ from compliance.signing import SigningKey
 from detectors.errors import DetectorPoolError
 from detectors.model import RunRecord
 from detectors.ports import Progress
+from detectors.rule_settings import settings_from
 from detectors.scan import Scan, ScanOptions
 from flows import stages
 
@@ -73,6 +75,7 @@ def scan_flow(  # noqa: PLR0917  # Prefect's form shows one field a parameter
     include: list[str] | None = None,
     exclude: list[str] | None = None,
     ignore: bool = True,
+    rules: dict[str, Any] | None = None,
 ) -> RunRecord:
     """
     Scan source trees with every detector; write and verify signed evidence.
@@ -91,6 +94,7 @@ def scan_flow(  # noqa: PLR0917  # Prefect's form shows one field a parameter
         include: Gitignore-style patterns of files in scope.
         exclude: Gitignore-style patterns of files out of scope.
         ignore: Whether .gitignore files are obeyed.
+        rules: Limits, vocabulary and selection of the rules, as under [tool.detector-pool].
 
     Raises:
         NotWhole: After the evidence was written, when planned and answered units do not reconcile.
@@ -100,7 +104,7 @@ def scan_flow(  # noqa: PLR0917  # Prefect's form shows one field a parameter
         paths=tuple(map(Path, paths)), detectors=None if detectors is None else tuple(detectors), cluster=cluster,
         workers=workers, cache=Path(cache) if cache else None, use_cache=use_cache, verify_cache=verify_cache,
         baseline=Path(baseline) if baseline else None, include=tuple(include or ()), exclude=tuple(exclude or ()),
-        ignore=ignore,
+        ignore=ignore, settings=settings_from(rules or {}, "the parameter rules"),
     )  # fmt: skip
     caller = _CALLER.get(_Caller())
     # Before the work: a key that cannot be used must not cost the night's results.
@@ -146,6 +150,7 @@ def run_scan_flow(
             include=list(options.include),
             exclude=list(options.exclude),
             ignore=options.ignore,
+            rules=msgspec.to_builtins(options.settings),
         )
     except NotWhole as problem:
         return problem.record

@@ -11,10 +11,10 @@ from detectors.detector import FileRule, TreeRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
 from detectors.power_of_ten.c_vocabulary import C_LANGUAGES, DETECTOR, CallGraph, as_c
+from detectors.rule_settings import RuleSettings
 
 __all__ = ["CDynamicMemory", "CVariableLengthArray"]
 
-INITIALISES = frozenset({"init", "initialise", "initialize", "setup"})
 OPERATORS = frozenset({"new", "delete"})
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 SIZE_OF = re.compile(rb"\bsizeof\b\s*(?:\([^()]*\)|\w+)")
@@ -75,7 +75,7 @@ void drop(P *p) { delete p; }  // expect: P10-R3-dynamic-memory
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Yield each allocation in a function that runs after initialisation."""
         graph = CallGraph(facts["c-calls"])
-        starting = _initialising(graph)
+        starting = _initialising(graph, self.settings)
         for number, (path, function) in enumerate(graph.nodes):
             if number in starting:
                 continue
@@ -141,13 +141,13 @@ def _is_constant(unit: CFile, owner: Function, name: str) -> bool:
     return re.search(pattern, unit.layout.code[owner.start : owner.end]) is not None
 
 
-def _initialising(graph: CallGraph) -> frozenset[int]:
+def _initialising(graph: CallGraph, settings: RuleSettings) -> frozenset[int]:
     """Return the functions that initialise by name, and those that only such functions call."""
     callers: list[set[int]] = [set() for _ in graph.nodes]
     for number, callees in enumerate(graph.edges):
         for callee in callees:
             callers[callee].add(number)
-    named = {number for number, (_, function) in enumerate(graph.nodes) if _initialises(function.name)}
+    named = {number for number, (_, function) in enumerate(graph.nodes) if _initialises(function.name, settings)}
     # Assume that whatever has a caller is for initialisation only, and take back what is not, until nothing changes:
     # so helpers that call each other are judged by who calls them from outside.
     handed_on = {n for n, (path, function) in enumerate(graph.nodes) if function.name in graph.files[path].handed_on}
@@ -174,5 +174,8 @@ def _reached(graph: CallGraph, roots: set[int]) -> set[int]:
     return reached
 
 
-def _initialises(name: str) -> bool:
-    return any(word.lower() in INITIALISES for part in name.split("_") for word in WORD.findall(part))
+def _initialises(name: str, settings: RuleSettings) -> bool:
+    if name in settings.initialisation_functions:
+        return True
+    words = {word.lower() for part in name.split("_") for word in WORD.findall(part)}
+    return not words.isdisjoint(settings.initialisation_words)

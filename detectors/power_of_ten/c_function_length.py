@@ -11,7 +11,6 @@ from detectors.power_of_ten.c_vocabulary import C_LANGUAGES, DETECTOR, as_c
 
 __all__ = ["CFunctionLength"]
 
-LIMIT = 60
 _LONG = "int long_one(int n)  // expect: P10-R4-function-length\n{\n" + "    n++;\n" * 58 + "}\n"
 _PAGE = "int page(int n)\n{\n" + "    n++;\n" * 57 + "}\n"
 
@@ -34,10 +33,10 @@ class CFunctionLength(FileRule):
 
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each function that is too long, at its name."""
-        unit = as_c(parsed)
+        unit, limit = as_c(parsed), self.settings.function_lines
         for function in unit.functions:
             whole = unit.region(function.start, function.end)
             lines = whole.end_line - whole.start_line + 1
-            if lines > LIMIT:
-                message = f"{function.name} has {lines} lines, over {LIMIT}; split it"
+            if lines > limit:
+                message = f"{function.name} has {lines} lines, over {limit}; split it"
                 yield self.finding(unit.region(function.name_start, function.name_end), message)

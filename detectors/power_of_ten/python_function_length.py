@@ -13,7 +13,6 @@ from detectors.python_parsing import PythonFile
 
 __all__ = ["PythonFunctionLength"]
 
-LIMIT = 60
 _BODY = "    n += 1\n"
 
 
@@ -38,12 +37,12 @@ class PythonFunctionLength(FileRule):
 
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each function that is too long, at its name."""
-        unit = as_python(parsed)
+        unit, limit = as_python(parsed), self.settings.function_lines
         for function in unit.functions():
             node = function.node
             lines = (node.end_lineno or node.lineno) - node.lineno + 1 - _docstring_lines(unit, node)
-            if lines > LIMIT:
-                yield self.finding(unit.name_of(function), f"{function.name} has {lines} lines, over {LIMIT}; split it")
+            if lines > limit:
+                yield self.finding(unit.name_of(function), f"{function.name} has {lines} lines, over {limit}; split it")
 
 
 def _docstring_lines(unit: PythonFile, node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
