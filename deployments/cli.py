@@ -137,6 +137,63 @@ def scan_command(  # noqa: PLR0917  # one parameter an option is how typer decla
     raise typer.Exit(_exit_code(run, fail_on, require_complete))
 
 
+@app.command("comply", epilog="Example: detector-pool comply src --fail-under 95")
+def comply_command(  # noqa: PLR0917  # one parameter an option is how typer declares them
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders or files.", show_default=False)],
+    config: Annotated[
+        Path | None, typer.Option(help="File with [tool.detector-pool]: limits, words and selection of the rules.")
+    ] = None,
+    trust_tree: Annotated[
+        bool, typer.Option("--trust-tree", help="Take that from the scanned tree's own pyproject.toml.")
+    ] = False,
+    cache: Annotated[Path | None, typer.Option(help="Folder of the cache.")] = None,
+    exclude: Annotated[list[str] | None, typer.Option(help="No files that match this gitignore-style pattern.")] = None,
+    fail_under: Annotated[
+        float | None, typer.Option(help="Exit with 1 if the score is lower, or if there is none.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """
+    Score source trees by the Power of Ten: per rule, the share of functions or files that keep it.
+
+    Exit codes: 0 done, 1 under --fail-under, 2 usage, 3 internal failure, 4 not whole, 130 interrupted.
+    """
+    from compliance.score import score_of
+    from deployments.settings import Settings
+    from detectors.model import FunctionSpan
+    from detectors.scan import Scan, ScanOptions
+
+    options = ScanOptions(
+        paths=tuple(paths), detectors=("power-of-ten-c", "power-of-ten-python"), cache=Settings.read(cache).cache,
+        exclude=tuple(exclude or ()), settings=_rule_settings(paths, config, trust_tree),
+    )  # fmt: skip
+    with _progress() as progress, Scan(options, progress) as scan:
+        run = scan.run()
+        found = {**scan.facts("c-functions"), **scan.facts("python-functions")}
+    import msgspec
+
+    score = score_of(run, msgspec.convert(found, dict[str, tuple[FunctionSpan, ...]]))
+    if json:
+        _write_json({**msgspec.to_builtins(score), "controls": [], "not_analysed": len(run.not_analysed)})
+    else:
+        rows = [
+            (name, str(of.checked), str(of.violations), _per_cent(of.score), _per_cent(of.strict_score), of.problem)
+            for name, of in score.rules.items()
+        ]
+        _print_table(("rule", "checked", "violating", "score", "strict", ""), rows)
+        _say_out(f"score {_per_cent(score.score)}, strict {_per_cent(score.strict_score)}")
+        if run.not_analysed:
+            _say(f"{len(run.not_analysed)} files were not analysed and are in no figure")
+    if not run.whole:
+        raise typer.Exit(NOT_WHOLE)
+    low = fail_under is not None and (score.score is None or score.score < fail_under)
+    raise typer.Exit(FINDINGS if low else CLEAN)
+
+
+def _per_cent(value: float | None) -> str:
+    return "none" if value is None else f"{value:.1f} %"
+
+
 @detectors_app.command("list", epilog="Example: detector-pool detectors list --json")
 def detectors_list(json: Json = False) -> None:
     """List every detector: version, languages, needs, roles, rules."""

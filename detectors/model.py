@@ -22,6 +22,7 @@ __all__ = [
     "Excluded",
     "FileReport",
     "Finding",
+    "FunctionSpan",
     "Language",
     "Level",
     "LocatedFinding",
@@ -179,6 +180,14 @@ class Completed(msgspec.Struct, frozen=True):
     stdout: bytes
     stderr: bytes
     seconds: float
+
+
+class FunctionSpan(msgspec.Struct, frozen=True, array_like=True):
+    """A function with a body, by the lines from its head to its end."""
+
+    name: str
+    start_line: int
+    end_line: int
 
 
 class LocatedFinding(msgspec.Struct, frozen=True):

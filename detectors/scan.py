@@ -169,6 +169,14 @@ class Scan:
         self._cache.remember_timings(self._optimizer.timings())
         self._stack.close()
 
+    def run(self) -> RunRecord:
+        """Go through all steps; see `scan`."""
+        self.snapshot()
+        self.plan()
+        self.execute_all()
+        self.reduce()
+        return self.settle()
+
     # -- steps ---------------------------------------------------------------------------------------------------
 
     def snapshot(self) -> snapshots.Snapshot:
@@ -275,6 +283,18 @@ class Scan:
             problems=(*problems, *self._warnings, *self._cache.warnings),
             findings_digest=finding_rules.digest(located),
         )
+
+    def facts(self, fact: str) -> dict[str, Any]:
+        """Return what the collectors of one fact gathered, by report path of the files that were analysed."""
+        owners = {
+            group.name
+            for group in self._registry
+            if isinstance(group, RuleGroup) and any(item.id == fact for item in group.facts)
+        }
+        units = sorted(
+            unit for unit, outcome in self._outcomes.items() if unit[1] in owners and isinstance(outcome, Analysed)
+        )
+        return self._facts(units).get(fact, {})
 
     # -- planning --------------------------------------------------------------------------------------------------
 
@@ -516,12 +536,8 @@ def scan(options: ScanOptions, progress: Progress | None = None) -> RunRecord:
         DetectorBroken: A detector cannot be loaded or broke its contract.
         ClusterError: The cluster cannot be reached.
     """
-    with Scan(options, progress) as run:
-        run.snapshot()
-        run.plan()
-        run.execute_all()
-        run.reduce()
-        return run.settle()
+    with Scan(options, progress) as steps:
+        return steps.run()
 
 
 def _stages(registry: Registry) -> list[tuple[Detector, ...]]:

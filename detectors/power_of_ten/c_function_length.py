@@ -4,15 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from detectors.detector import FileRule
+from detectors.detector import Facts, FileRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
 from detectors.power_of_ten.c_vocabulary import C_LANGUAGES, DETECTOR, as_c
 
-__all__ = ["CFunctionLength"]
+__all__ = ["CFunctionLength", "CFunctions"]
 
 _LONG = "int long_one(int n)  // expect: P10-R4-function-length\n{\n" + "    n++;\n" * 58 + "}\n"
 _PAGE = "int page(int n)\n{\n" + "    n++;\n" * 57 + "}\n"
+
+
+class CFunctions(Facts):
+    """The functions of a file and their lines."""
+
+    id = "c-functions"
+    detector = DETECTOR
+    languages = C_LANGUAGES
+
+    def collect(self, parsed: ParsedFile) -> object:
+        """Return `FunctionSpan`s as plain lists."""
+        unit = as_c(parsed)
+        wholes = ((function.name, unit.region(function.start, function.end)) for function in unit.functions)
+        return [(name, whole.start_line, whole.end_line) for name, whole in wholes]
 
 
 class CFunctionLength(FileRule):

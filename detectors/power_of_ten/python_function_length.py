@@ -5,15 +5,31 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
-from detectors.detector import FileRule
+from detectors.detector import Facts, FileRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
 from detectors.power_of_ten.python_vocabulary import DETECTOR, PYTHON, as_python
 from detectors.python_parsing import PythonFile
 
-__all__ = ["PythonFunctionLength"]
+__all__ = ["PythonFunctionLength", "PythonFunctions"]
 
 _BODY = "    n += 1\n"
+
+
+class PythonFunctions(Facts):
+    """The functions of a file and their lines, decorators included."""
+
+    id = "python-functions"
+    detector = DETECTOR
+    languages = PYTHON
+
+    def collect(self, parsed: ParsedFile) -> object:
+        """Return `FunctionSpan`s as plain lists."""
+        found = []
+        for scope in as_python(parsed).functions():
+            first = min([scope.node.lineno, *(decorator.lineno for decorator in scope.node.decorator_list)])
+            found.append((scope.name, first, scope.node.end_lineno or scope.node.lineno))
+        return found
 
 
 class PythonFunctionLength(FileRule):
