@@ -21,4 +21,7 @@ def test_the_example_project_is_reported_as_its_readme_says(
 
     assert len(planted) > 20
     assert planted - set(found) == set()
+    assert sorted(item for item in planted if item[2].startswith("P10-")) == [
+        item for item in sorted(found) if item[2].startswith("P10-")
+    ]
     assert scanned["not_analysed"] == []
