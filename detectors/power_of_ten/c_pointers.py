@@ -241,6 +241,8 @@ def _levels(node: Node, pointers: frozenset[bytes]) -> int:
             current = current.named_child(0)
         elif kind == "cast_expression":
             current = current.child_by_field_name("value")
+        elif kind == "update_expression":
+            current = current.child_by_field_name("argument")
         else:
             break
     return levels

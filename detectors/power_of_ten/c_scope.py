@@ -356,7 +356,7 @@ def _unnamed_by_macros(unit: CFile, names: Iterable[bytes]) -> frozenset[bytes]:
     starts: set[bytes] = set()
     ends: set[bytes] = set()
     for macro in unit.layout.macros:
-        spelt.update(WORD.findall(macro.code))
+        spelt.update(word for word in WORD.findall(macro.code) if word not in macro.parameters)
         for match in PASTED.finditer(macro.code):
             if match[1] and match[1] not in macro.parameters:
                 starts.add(match[1])

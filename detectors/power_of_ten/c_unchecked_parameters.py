@@ -32,6 +32,11 @@ FOLLOWED = re.compile(rb"\s*+(?:->|\[)")
 STAR = re.compile(rb"\*\s*+(?:\(\s*+)?\Z")
 CALLER = re.compile(rb"([A-Za-z_]\w*+)\s*+\(((?:[^()]|\([^()]*+\))*+)\Z")
 MEASURED = re.compile(rb"\b(?:sizeof|typeof|_Alignof|alignof)\b[^;]{0,40}\Z")
+SIZE = re.compile(
+    rb"(?!return\b|else\b|case\b)(?:[A-Za-z_]\w*+[\s*]++)++[A-Za-z_]\w*+\s*+(?:\[[^\[\]]*+\]\s*+)*+|.*\bnew\s++[\w:]++\s*+",
+    re.S,
+)
+"""What stands before the length of an array that is declared or made."""
 MAX_STATEMENT = 400
 """Bytes before a use that are read for the statement it stands in."""
 MAX_HELPERS = 8
@@ -226,6 +231,6 @@ def _kind(parameter: _Parameter, statement: bytes, after: bytes) -> str:
         return "check" if checked else ""
     if CHECK_BEFORE.search(statement) or CHECK_AFTER.match(after):
         return "check"
-    if statement.count(b"[") > statement.count(b"]"):
+    if statement.count(b"[") > statement.count(b"]") and not SIZE.fullmatch(statement[: statement.rfind(b"[")].strip()):
         return "" if BOUNDED_AFTER.match(after) else "use"
     return ""
