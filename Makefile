@@ -8,7 +8,7 @@ JOBS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus test test-services prove check lint format lock clean
+.PHONY: help venv demo corpus rule-speed test test-services prove check lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -39,7 +39,10 @@ corpus: $(STAMP) ## Measure the Power of Ten rules on labelled cases (fetches th
 test-services: $(STAMP) ## Run the tests that need system packages (none do so far)
 	@echo "no test needs a service or a system package so far"
 
-prove: $(STAMP) ## Run the full counts of tampered evidence and killed runs (some minutes)
+rule-speed: $(STAMP) ## Measure how fast the rules read, beside what only parses (after `make demo` or `make corpus`)
+	$(BIN)/python -m benchmarks.rule_speed $(DEMO)/sources
+
+prove: $(STAMP) ## Run the full counts of tampered evidence, killed runs and mutated files (an hour or so)
 	$(BIN)/python -m tests.prove
 
 check: $(STAMP) ## What CI runs before the tests: style, types, directions of imports, our own scan

@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from detectors.errors import FormatTooNew, UsageError
-from detectors.model import Analysed, Digest, FileReport, Finding, Language, NotAnalysed, Outcome, Reason
+from detectors.model import Analysed, Digest, FileReport, Finding, Language, Marker, NotAnalysed, Outcome, Reason
 from detectors.snapshot import StatEntry
 
 __all__ = ["CachedResult", "ResultCache", "Timing", "result_key"]
@@ -50,6 +50,7 @@ class _Report(msgspec.Struct, frozen=True, array_like=True):
     understood: float = 1.0
     reason: Reason | None = None
     detail: str = ""
+    markers: tuple[Marker, ...] = ()
 
 
 class CachedResult(msgspec.Struct, frozen=True):
@@ -64,7 +65,8 @@ class CachedResult(msgspec.Struct, frozen=True):
         """Return the answer for the file it is asked for; facts are loaded by `ResultCache.facts` when needed."""
         if self.report.reason is not None:
             return NotAnalysed(path, detector, self.report.reason, self.report.detail)
-        return Analysed(path, detector, FileReport(self.report.findings, {}, self.report.understood), 0.0)
+        stored = self.report
+        return Analysed(path, detector, FileReport(stored.findings, {}, stored.understood, stored.markers), 0.0)
 
 
 class Timing(msgspec.Struct, frozen=True):
@@ -167,7 +169,11 @@ class ResultCache:
         for key, outcome in outcomes:
             match outcome:
                 case Analysed(report=report, seconds=seconds):
-                    stored, facts, spent = _Report(report.findings, report.understood), report.facts, seconds
+                    stored, facts, spent = (
+                        _Report(report.findings, report.understood, markers=report.markers),
+                        report.facts,
+                        seconds,
+                    )
                 case NotAnalysed(reason=reason, detail=detail) if reason in DETERMINISTIC:
                     stored, facts, spent = _Report((), 0.0, reason, detail), {}, 0.0
                 case _:

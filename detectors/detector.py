@@ -41,6 +41,8 @@ from detectors.model import (
     RuleRecord,
 )
 from detectors.rule_settings import RuleSettings
+from detectors.suppressions import RULES as SUPPRESSION_RULES
+from detectors.suppressions import markers_of
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -202,7 +204,7 @@ class RuleGroup(Detector):
             for fact in self.facts
             if parsed.language in fact.languages
         }
-        return FileReport(tuple(found), facts, parsed.understood)
+        return FileReport(tuple(found), facts, parsed.understood, markers_of(parsed))
 
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Run every tree rule; see `TreeRule.check_tree`."""
@@ -223,6 +225,7 @@ class RuleGroup(Detector):
             here / "model.py",
             here / "findings.py",
             here / "rule_settings.py",
+            here / "suppressions.py",
         }
         for distribution in ("tree-sitter", "tree-sitter-c", "tree-sitter-cpp"):
             files |= set(distribution_files(distribution, suffixes=(".so",)))
@@ -230,7 +233,8 @@ class RuleGroup(Detector):
 
     def rules(self) -> tuple[RuleRecord, ...]:
         """Return the records of all rules, by id."""
-        return tuple(sorted((rule.record() for rule in (*self.file_rules, *self.tree_rules)), key=lambda r: r.id))
+        own = (rule.record() for rule in (*self.file_rules, *self.tree_rules))
+        return tuple(sorted((*own, *SUPPRESSION_RULES), key=lambda r: r.id))
 
 
 class Tool(Detector):

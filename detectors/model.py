@@ -26,6 +26,7 @@ __all__ = [
     "Language",
     "Level",
     "LocatedFinding",
+    "Marker",
     "NotAnalysed",
     "Outcome",
     "Reason",
@@ -88,6 +89,28 @@ class Suppression(msgspec.Struct, frozen=True):
 
     marker: str
     """The marker as written, such as `# nosec B602`."""
+    reason: str = ""
+    owner: str = ""
+    until: str = ""
+    """Such as `2027-01-31`; empty for no end."""
+
+
+class Marker(msgspec.Struct, frozen=True, array_like=True):
+    """A comment that asks for silence about rules of ours; see `detectors.suppressions`."""
+
+    line: int
+    column: int
+    target: int
+    """The line that it speaks of."""
+    rules: tuple[str, ...]
+    """Such as `R3` or `P10-R3-dynamic-memory`."""
+    reason: str
+    owner: str
+    until: str
+    text: str
+    """As written, white space folded."""
+    problem: str = ""
+    """Why it has no effect; empty for a good one."""
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -112,6 +135,8 @@ class FileReport(msgspec.Struct, frozen=True):
     """Msgpack by fact name, for rules over the whole tree. Treated as immutable."""
     understood: float = 1.0
     """Share of the file's bytes outside of syntax errors, 0 to 1."""
+    markers: tuple[Marker, ...] = ()
+    """Comments that ask for silence."""
 
 
 class Root(msgspec.Struct, frozen=True):

@@ -29,6 +29,7 @@ import msgspec
 
 from detectors import findings as finding_rules
 from detectors import snapshot as snapshots
+from detectors import suppressions
 from detectors.batch import BatchResult
 from detectors.cache import CachedResult, ResultCache, result_key
 from detectors.detector import Detector, Registry, RuleGroup, Tool, discover
@@ -232,7 +233,7 @@ class Scan:
         """Reconcile what was planned with what was answered, and make the record."""
         assert self._snapshot is not None, "take the snapshot first"
         self._check_tree_unchanged()
-        located, absent = finding_rules.settle(self._found(), self._baseline)
+        located, absent = finding_rules.settle(self._excused(), self._baseline)
         not_analysed = [*self._snapshot.not_analysed]
         units = []
         executed = cached = 0
@@ -512,6 +513,16 @@ class Scan:
                 for finding in outcome.report.findings:
                     yield path, detector, finding
         yield from self._tree_findings
+
+    def _excused(self) -> Iterator[tuple[str, str, Finding]]:
+        """Yield all findings after the suppressions in the sources were heard; the day is that of the run."""
+        markers = {
+            unit: outcome.report.markers
+            for unit, outcome in sorted(self._outcomes.items())
+            if isinstance(outcome, Analysed) and outcome.report.markers
+        }
+        ran = {name: frozenset(rule.id for rule in record.rules) for name, record in self._identities.items()}
+        return suppressions.applied(self._found(), markers, self._started.date(), ran)
 
     def _check_tree_unchanged(self) -> None:
         """Note files that are no longer what was analysed: the evidence is of the snapshot, and must say so."""

@@ -16,6 +16,7 @@ from pathlib import Path
 SEED = 20_260_000
 FLIPS = 5_000
 KILLS = 20
+INPUTS = 10_000
 STATE = Path(".demo/prove.json")
 
 
@@ -23,7 +24,11 @@ def main() -> int:
     """Run every part that is not proven yet; exit 1 when anything was missed."""
     state: dict[str, list[int]] = json.loads(STATE.read_text()) if STATE.exists() else {}
     STATE.parent.mkdir(exist_ok=True)
-    for name, part in (("bit flips in evidence caught", _flips), ("killed runs ended with the same digest", _kills)):
+    for name, part in (
+        ("bit flips in evidence caught", _flips),
+        ("killed runs ended with the same digest", _kills),
+        ("mutated files with one answer in time", _inputs),
+    ):
         if name not in state:
             state[name] = list(part())
             STATE.write_text(json.dumps(state))
@@ -78,6 +83,21 @@ def _kills() -> tuple[int, int]:
                 process.wait()
             held += digest(cache) == calm
     return held, KILLS
+
+
+def _inputs() -> tuple[int, int]:
+    from tests.detectors.fuzz import mutated, problem_of
+
+    held = 0
+    for number, (name, language, data) in enumerate(mutated(SEED, INPUTS)):
+        try:
+            problem = problem_of(name, language, data)
+        except Exception as crash:  # whatever it is, it is what is looked for
+            problem = f"{type(crash).__name__}: {crash}"
+        held += problem is None
+        if problem is not None:
+            sys.stdout.write(f"input {number} ({name}): {problem}\n")
+    return held, INPUTS
 
 
 if __name__ == "__main__":

@@ -123,7 +123,11 @@ def _result(item: LocatedFinding, places: dict[str, int], index: dict[str, int])
             for number, related in enumerate(finding.related)
         ]
     if finding.suppression is not None:
-        result["suppressions"] = [{"kind": "inSource", "justification": finding.suppression.marker}]
+        excuse = finding.suppression
+        told: dict[str, Any] = {"kind": "inSource", "justification": excuse.reason or excuse.marker}
+        if excuse.owner:
+            told["properties"] = {"marker": excuse.marker, "owner": excuse.owner, "until": excuse.until or None}
+        result["suppressions"] = [told]
     if item.baseline != "none":
         result["baselineState"] = item.baseline
     return result

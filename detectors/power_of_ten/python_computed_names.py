@@ -9,7 +9,7 @@ from detectors.detector import FileRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
 from detectors.power_of_ten.python_vocabulary import DETECTOR, PYTHON, as_python
-from detectors.python_parsing import PythonFile, Scope
+from detectors.python_parsing import MAX_ASSIGNED, PythonFile, Scope
 
 __all__ = ["PythonAttributeHook", "PythonComputedCall"]
 
@@ -107,6 +107,8 @@ def _computed(unit: PythonFile, scope: Scope, called: ast.expr) -> bool:
     if not isinstance(called, ast.Name):
         return False
     _, values = unit.lookup(called.id, scope)
+    if len(values) > MAX_ASSIGNED:
+        return False  # of so many, which one is called cannot be told anyway
     return any(
         isinstance(value, (ast.Call, ast.Subscript))
         and _computes(unit, scope, value)

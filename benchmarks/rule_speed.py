@@ -1,0 +1,123 @@
+"""
+How fast the rules read, beside what only parses, in one process and one run.
+
+    python -m benchmarks.rule_speed PATH... [--pairs N]
+
+For C: the group `power-of-ten-c` on every `.c` and `.h` file below PATH against tree-sitter's parse alone; for Python:
+`power-of-ten-python` against `ast.parse` alone. Runs are interleaved; the ratio's interval is a bootstrap of the mean
+of the pairs' ratios. Files over 2 MB are left out and named, since they would decide alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import random
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from detectors.detector import RuleGroup, discover
+from detectors.model import Language
+from detectors.parsing import Unparsable, parse
+
+MAX_BYTES = 2_000_000
+RESAMPLES = 2_000
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print one line a language."""
+    parser = argparse.ArgumentParser(
+        prog="rule_speed", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
+    parser.add_argument("--pairs", type=int, default=5, help="interleaved runs of each (default 5)")
+    options = parser.parse_args(arguments)
+    for language, suffixes in (("c", (".c", ".h")), ("python", (".py",))):
+        files, left_out = _files(options.paths, suffixes)
+        for path in left_out:
+            print(f"left out, over {MAX_BYTES} bytes: {path}")
+        if files:
+            print(_compared(language, files, options.pairs))
+    return 0
+
+
+def _files(paths: Sequence[Path], suffixes: tuple[str, ...]) -> tuple[list[tuple[str, bytes]], list[Path]]:
+    found = sorted(
+        path for root in paths for path in ([root] if root.is_file() else root.rglob("*")) if path.suffix in suffixes
+    )
+    regular = [path for path in found if path.is_file() and not path.is_symlink()]
+    kept = [(path.name, path.read_bytes()) for path in regular if path.stat().st_size <= MAX_BYTES]
+    return kept, [path for path in regular if path.stat().st_size > MAX_BYTES]
+
+
+def _compared(language: Language, files: list[tuple[str, bytes]], pairs: int) -> str:
+    group = discover()[f"power-of-ten-{language}"]
+    assert isinstance(group, RuleGroup), "the rules are a group"
+    bare = _bare_c(files) if language == "c" else _bare_python(files)
+
+    def rules() -> None:
+        for name, data in files:
+            try:
+                group.check_file(parse(data, language, name))
+            except Unparsable:
+                continue
+
+    bare(), rules()  # warm: imports, compiled patterns
+    samples = [(_seconds(bare), _seconds(rules)) for _ in range(pairs)]
+    megabytes = sum(len(data) for _, data in files) / 1e6
+    ratios = [parse_only / ruled for parse_only, ruled in samples]
+    low, high = _interval(ratios)
+    return (
+        f"{language}: {len(files)} files, {megabytes:.1f} MB; parse only {megabytes / _mean([a for a, _ in samples]):.2f} MB/s, "
+        f"rules {megabytes / _mean([b for _, b in samples]):.2f} MB/s; ratio {_mean(ratios):.3f} "
+        f"(95 % interval {low:.3f} to {high:.3f}, {pairs} pairs)"
+    )
+
+
+def _bare_c(files: list[tuple[str, bytes]]) -> Callable[[], None]:
+    import tree_sitter_c
+    from tree_sitter import Language as Grammar
+    from tree_sitter import Parser
+
+    parser = Parser(Grammar(tree_sitter_c.language()))
+
+    def run() -> None:
+        for _, data in files:
+            parser.parse(data)
+
+    return run
+
+
+def _bare_python(files: list[tuple[str, bytes]]) -> Callable[[], None]:
+    def run() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for _, data in files:
+                try:
+                    ast.parse(data)
+                except (SyntaxError, ValueError):
+                    continue
+
+    return run
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
+
+
+def _interval(values: Sequence[float]) -> tuple[float, float]:
+    chooser = random.Random(0)
+    means = sorted(_mean(chooser.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    return means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES)]
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
