@@ -1,9 +1,10 @@
 """
-Fingerprints, baseline state, suppressions in the source, and the total order that makes output byte-identical.
+Fingerprints, baseline state, and the total order that makes output byte-identical.
 
 Fingerprint `edp/v1`: sha256 over rule, path, the finding's first line with white space folded away, and an ordinal
 that parts equal contexts. Message, tool version and line number are not in it, so that it survives moved and
 reindented lines and a tool's new wording; the ordinal keeps N findings N.
+A file that was renamed is matched with its old name where the match is one to one.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ __all__ = ["FINGERPRINT", "Baseline", "as_json", "digest", "settle", "sort_key",
 FINGERPRINT = "edp/v1"
 MAX_BASELINE_BYTES = 1 << 30
 MAX_CONTEXT = 200
+MAX_PAIRS = 10_000
+"""New files times absent ones that are compared for renames; more are another tree, not renames."""
 
 
 def with_context(finding: Finding, line: Callable[[int], str]) -> Finding:
@@ -56,12 +59,23 @@ def settle(
     located = []
     for path, detector, finding in ordered:
         place = (finding.rule, path, finding.context)
-        fingerprint = hashlib.sha256(msgspec.msgpack.encode((FINGERPRINT, *place, seen[place]))).hexdigest()[:32]
+        fingerprint = _fingerprint(*place, seen[place])
         seen[place] += 1
         state = "none" if baseline is None else baseline.state(fingerprint)
         located.append(LocatedFinding(path, detector, finding, fingerprint, state))  # type: ignore[arg-type]
     located.sort(key=sort_key)
-    return tuple(located), () if baseline is None else baseline.absent(item.fingerprint for item in located)
+    if baseline is None:
+        return tuple(located), ()
+    absent = baseline.absent(item.fingerprint for item in located)
+    renamed = _renamed(located, absent)
+    if not renamed:
+        return tuple(located), absent
+    found_again: set[str] = set().union(*(kept.values() for kept in renamed.values()))
+    moved = {item for kept in renamed.values() for item in kept}
+    states = (
+        msgspec.structs.replace(item, baseline="unchanged") if item.fingerprint in moved else item for item in located
+    )
+    return tuple(states), tuple(entry for entry in absent if entry.get("fingerprint") not in found_again)
 
 
 def sort_key(item: LocatedFinding) -> tuple[object, ...]:
@@ -143,6 +157,58 @@ class Baseline:
 
 class _BaselineFile(msgspec.Struct):
     findings: list[dict[str, object]]
+
+
+def _fingerprint(rule: str, path: str, context: str, ordinal: int) -> str:
+    return hashlib.sha256(msgspec.msgpack.encode((FINGERPRINT, rule, path, context, ordinal))).hexdigest()[:32]
+
+
+def _renamed(
+    located: Sequence[LocatedFinding], absent: Sequence[dict[str, object]]
+) -> dict[tuple[str, str], dict[str, str]]:
+    """
+    Match files that are new as a whole with files that are gone as a whole.
+
+    A pair matches when, under the old path, at least half of the findings of each would have the fingerprints of the
+    other, and neither has another such partner.
+
+    Returns:
+        By (old path, new path): the new fingerprints with the old ones.
+    """
+    known = {item.path for item in located if item.baseline == "unchanged"}
+    fresh: dict[str, list[LocatedFinding]] = {}
+    for item in located:
+        if item.path not in known:
+            fresh.setdefault(item.path, []).append(item)
+    gone: dict[str, set[str]] = {}
+    present = {item.path for item in located}
+    for entry in absent:
+        path = str(entry.get("path", ""))
+        if path not in present:
+            gone.setdefault(path, set()).add(str(entry.get("fingerprint", "")))
+    if not fresh or not gone or len(fresh) * len(gone) > MAX_PAIRS:
+        return {}
+    pairs: dict[tuple[str, str], dict[str, str]] = {}
+    for new, items in fresh.items():
+        for old, fingerprints in gone.items():
+            kept = _under(items, old, fingerprints)
+            if 2 * len(kept) >= max(len(items), len(fingerprints)):
+                pairs[old, new] = kept
+    olds, news = Counter(old for old, _ in pairs), Counter(new for _, new in pairs)
+    return {(old, new): kept for (old, new), kept in pairs.items() if olds[old] == news[new] == 1}
+
+
+def _under(items: Sequence[LocatedFinding], path: str, wanted: set[str]) -> dict[str, str]:
+    """Return the fingerprints of findings whose file is called `path`, where they are wanted, by the real ones."""
+    seen: Counter[tuple[str, str]] = Counter()
+    found: dict[str, str] = {}
+    for item in sorted(items, key=lambda item: _total((item.path, item.detector, item.finding))):
+        place = item.finding.rule, item.finding.context
+        fingerprint = _fingerprint(item.finding.rule, path, item.finding.context, seen[place])
+        seen[place] += 1
+        if fingerprint in wanted:
+            found[item.fingerprint] = fingerprint
+    return found
 
 
 def _total(item: tuple[str, str, Finding]) -> tuple[object, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import msgspec
@@ -96,6 +97,60 @@ def test_baseline_tells_new_unchanged_and_absent(tmp_path: Path) -> None:
     assert [item.baseline for item in now] == ["unchanged", "new"]
     assert [entry["line"] for entry in absent] == [2]
     assert findings.digest(now) == findings.digest(findings.settle([("a.c", "d", old), ("a.c", "d", new)])[0])
+
+
+def rebased(tmp_path: Path, before: list[tuple[str, str, Finding]], after: list[tuple[str, str, Finding]]) -> list[str]:
+    """Return `path state` of all findings after, and `path absent` of those before that are gone."""
+    file = tmp_path / "baseline.json"
+    located, _ = findings.settle(before)
+    file.write_bytes(msgspec.json.encode({"findings": [findings.as_json(item) for item in located]}))
+    now, absent = findings.settle(after, findings.Baseline(file))
+    assert len(now) == len(after)
+    return sorted([f"{item.path} {item.baseline}" for item in now] + [f"{entry['path']} absent" for entry in absent])
+
+
+def named(path: str, *contexts: str) -> list[tuple[str, str, Finding]]:
+    """Return one finding for each context."""
+    return [(path, "d", Finding("R", "error", "m", Region(n + 1), context=text)) for n, text in enumerate(contexts)]
+
+
+def test_a_renamed_file_keeps_its_findings(tmp_path: Path) -> None:
+    """A move must not fail a merge; what is new in the moved file still does."""
+    before = named("old.c", "a", "a", "b") + named("stays.c", "x")
+    after = named("new/name.c", "a", "a", "b", "c") + named("stays.c", "x")
+
+    assert rebased(tmp_path, before, after) == ["new/name.c new", *["new/name.c unchanged"] * 3, "stays.c unchanged"]
+
+
+def test_two_that_could_be_the_old_file_are_both_new(tmp_path: Path) -> None:
+    """One to one, or not at all."""
+    before = named("old.c", "a", "b")
+    after = named("one.c", "a", "b") + named("two.c", "a", "b")
+
+    assert rebased(tmp_path, before, after) == [
+        *["old.c absent"] * 2, *["one.c new"] * 2, *["two.c new"] * 2,
+    ]  # fmt: skip
+
+
+def test_another_file_with_little_in_common_is_no_rename(tmp_path: Path) -> None:
+    """Half of both must agree."""
+    assert rebased(tmp_path, named("old.c", "a", "b", "c"), named("new.c", "a", "x", "y")) == [
+        *["new.c new"] * 3, *["old.c absent"] * 3,
+    ]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from("abc"), min_size=1, max_size=8), st.lists(st.sampled_from("abcd"), max_size=8))
+def test_renames_lose_and_merge_nothing(before: list[str], after: list[str]) -> None:
+    """Whatever is renamed and edited: each finding once, and no more unchanged than there were."""
+    located, _ = findings.settle(named("old.c", *before))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "b.json"
+        file.write_bytes(msgspec.json.encode({"findings": [findings.as_json(item) for item in located]}))
+        now, absent = findings.settle(named("new.c", *after), findings.Baseline(file))
+    unchanged = sum(item.baseline == "unchanged" for item in now)
+
+    assert len(now) == len(after)
+    assert unchanged + len(absent) == len(before)
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"findings": 3}', b"\xff"])
