@@ -174,6 +174,8 @@ class RuleGroup(Detector):
         everything: list[FileRule | TreeRule | Facts] = [*file_rules, *tree_rules, *facts]
         self.languages = frozenset[Language]().union(*(item.languages for item in everything))
         self._classes = tuple(type(item) for item in everything)
+        # Suppressions name rules of the Power of Ten only: groups of others neither hear nor judge them.
+        self._heeds = any(rule.id.startswith("P10-") for rule in (*file_rules, *tree_rules))
         self.complexity_score = 0.5
 
     def configured(self, settings: RuleSettings) -> RuleGroup:
@@ -204,7 +206,7 @@ class RuleGroup(Detector):
             for fact in self.facts
             if parsed.language in fact.languages
         }
-        return FileReport(tuple(found), facts, parsed.understood, markers_of(parsed))
+        return FileReport(tuple(found), facts, parsed.understood, markers_of(parsed) if self._heeds else ())
 
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Run every tree rule; see `TreeRule.check_tree`."""
@@ -234,7 +236,7 @@ class RuleGroup(Detector):
     def rules(self) -> tuple[RuleRecord, ...]:
         """Return the records of all rules, by id."""
         own = (rule.record() for rule in (*self.file_rules, *self.tree_rules))
-        return tuple(sorted((*own, *SUPPRESSION_RULES), key=lambda r: r.id))
+        return tuple(sorted((*own, *(SUPPRESSION_RULES if self._heeds else ())), key=lambda r: r.id))
 
 
 class Tool(Detector):
