@@ -175,6 +175,13 @@ def _makes(unit: PythonFile) -> Iterator[_Place]:
             if names & MAKES or (many and "builtins.type" in names):
                 made = min(names & (MAKES | {"builtins.type"})).removeprefix("builtins.")
                 yield call.func, f"{made} makes a class, module or function at run time"
+            elif "collections.namedtuple" in names and len(call.args) > 1 and not _is_written_out(call.args[1]):
+                yield call.func, "namedtuple makes a class whose fields are computed"
+
+
+def _is_written_out(fields: ast.expr) -> bool:
+    items = fields.elts if isinstance(fields, (ast.List, ast.Tuple)) else [fields]
+    return all(isinstance(item, ast.Constant) for item in items)
 
 
 def _changes(unit: PythonFile, modules: frozenset[tuple[str, ...]]) -> Iterator[_Place]:

@@ -116,10 +116,11 @@ def other(n):
                         emptied.add(name)
                     elif scope.function is not None:
                         grown.add(name)
-        for name in sorted(grown - emptied):
-            values = module.bindings[name]
-            # What is bound anew is emptied by that.
-            if len(values) == 1 and isinstance(values[0], ast.expr) and not _bounded(values[0]):
+        # What a function binds anew is emptied by that.
+        anew = {name for scope in unit.scopes if scope.function for name in scope.global_names & scope.bindings.keys()}
+        for name in sorted(grown - emptied - anew):
+            values = [value for value in module.bindings[name] if isinstance(value, ast.expr)]
+            if values and not _bounded(values[0]):
                 yield self.finding(unit.at(values[0]), f"{name} only grows; nothing is ever taken out")
 
 

@@ -12,7 +12,7 @@ from detectors.detector import Facts, FileRule, TreeRule
 from detectors.model import Finding, Region
 from detectors.parsing import ParsedFile
 from detectors.power_of_ten.python_vocabulary import DETECTOR, PYTHON, PythonCallGraph, Target, as_python, targets_of
-from detectors.python_parsing import PythonFile, Scope
+from detectors.python_parsing import MADE, PythonFile, Scope
 
 __all__ = ["PythonDroppedResult", "PythonResults", "PythonSwallowedException", "PythonUncheckedResult"]
 
@@ -35,7 +35,7 @@ METHODS = frozenset(
         *("capitalize", "casefold", "center", "encode", "endswith", "expandtabs", "isalnum", "isalpha", "isdigit"),
         *("isidentifier", "islower", "isspace", "isupper", "ljust", "lower", "lstrip", "removeprefix", "removesuffix"),
         *("rjust", "rsplit", "rstrip", "splitlines", "startswith", "strip", "swapcase", "title", "upper", "zfill"),
-        *("create_task", "submit", "run_in_executor"),
+        *("create_task", "submit", "run_in_executor", "_replace"),
     }
 )
 """Methods of `str` that no well-known class has with another meaning, and those that give a future or task."""
@@ -182,7 +182,7 @@ async def f(text, items, pool):
                 yield self.finding(unit.at(call), "its exit code is dropped; say check=True")
             elif names & PURE:
                 yield self.finding(unit.at(call), "its result is all that this call does, and it is dropped")
-            elif not names and isinstance(call.func, ast.Attribute) and _only_returns(call.func):
+            elif isinstance(call.func, ast.Attribute) and _of_instances(names) and _only_returns(call.func):
                 yield self.finding(unit.at(call), f"the result of {call.func.attr} is dropped")
 
 
@@ -329,6 +329,11 @@ def _checked(call: ast.Call) -> bool:
         or (word.arg == "check" and not (isinstance(word.value, ast.Constant) and not word.value.value))
         for word in call.keywords
     )
+
+
+def _of_instances(names: frozenset[str]) -> bool:
+    """Tell whether nothing known is called, or a method of what a known call made."""
+    return all(MADE in name for name in names)
 
 
 def _only_returns(called: ast.Attribute) -> bool:
