@@ -1,0 +1,3 @@
+"""State that another module changes."""
+
+total = 0
