@@ -296,11 +296,9 @@ class CFile(ParsedFile):
             return
         # A long alternation is slower than to look at every word.
         few = re.compile(rb"\b(?:" + b"|".join(sorted(wanted)) + rb")\b") if len(wanted) < 8 else WORD
-        texts = [(0, self.layout.code), *((macro.body, macro.code) for macro in self.layout.macros)]
-        for base, code in texts:
-            for match in few.finditer(code):
-                if match[0] in wanted:
-                    yield base + match.start(), match[0].decode()
+        for match in few.finditer(self._everything):
+            if match[0] in wanted:
+                yield match.start(), match[0].decode()
 
     def function_at(self, offset: int) -> Function | None:
         """Return the innermost function whose body holds `offset`."""
@@ -331,7 +329,21 @@ class CFile(ParsedFile):
 
     def nodes(self, capture: str) -> Sequence[Node]:
         """Return the nodes of a capture of `QUERY` in order; those of macro bodies are in `fragments`."""
-        return sorted(self._captures.get(capture, ()), key=lambda node: node.start_byte)
+        if capture not in self._in_order:
+            self._in_order[capture] = sorted(self._captures.get(capture, ()), key=lambda node: node.start_byte)
+        return self._in_order[capture]
+
+    @functools.cached_property
+    def _in_order(self) -> dict[str, list[Node]]:
+        return {}
+
+    @functools.cached_property
+    def _everything(self) -> bytes:
+        """Live code with the bodies of macros in their places, so that one pass reads both."""
+        code = bytearray(self.layout.code)
+        for macro in self.layout.macros:
+            code[macro.body : macro.body + len(macro.code)] = macro.code
+        return bytes(code)
 
     @functools.cached_property
     def fragments(self) -> Sequence[Fragment]:
