@@ -128,7 +128,13 @@ class PythonCallGraph:
                 if scope.kind == "function":
                     numbers[path, number] = len(self.nodes)
                     self.nodes.append((path, scope.qualname, Region(*scope.region)))
-        self.edges = [
+        self._numbers = numbers
+
+    @functools.cached_property
+    def edges(self) -> list[tuple[int, ...]]:
+        """For each of `nodes` the numbers of those that it calls."""
+        numbers = self._numbers
+        return [
             tuple(
                 sorted(
                     {
@@ -204,8 +210,18 @@ class PythonCallGraph:
         for target in targets:
             yield from self._start(path, _further(target, after))
 
-    def _in_module(self, base: str, rest: tuple[str, ...]) -> Iterator[_State]:
-        """Look up `rest` in the module or folder `base` (its path without suffix)."""
+    def _in_module(self, base: str, rest: tuple[str, ...]) -> tuple[_State, ...]:
+        """Look up `rest` in the module or folder `base` (its path without suffix); the same few are asked for often."""
+        key = base, rest
+        if key not in self._looked_up:
+            self._looked_up[key] = tuple(self._look_up(base, rest))
+        return self._looked_up[key]
+
+    @functools.cached_property
+    def _looked_up(self) -> dict[tuple[str, tuple[str, ...]], tuple[_State, ...]]:
+        return {}
+
+    def _look_up(self, base: str, rest: tuple[str, ...]) -> Iterator[_State]:
         path = self._file_of(base)
         inner = _join(base, rest[0])
         if path is not None and rest[0] in self._files[path].scopes[0].members:
