@@ -15,13 +15,13 @@ from collections.abc import Iterator
 import msgspec
 
 from detectors import snapshot
-from detectors.detector import Registry, RuleGroup, Tool, discover
+from detectors.detector import ClosureTool, Registry, RuleGroup, Tool, discover
 from detectors.errors import DetectorBroken, DetectorPoolError, SourceChanged
 from detectors.findings import with_context
 from detectors.model import Analysed, FileReport, Finding, NotAnalysed, Outcome, Reason, SourceFile
 from detectors.parsing import ParsedFile, Unparsable, parse
 from detectors.rule_settings import RuleSettings
-from detectors.sandbox import analyse_with_tool
+from detectors.sandbox import analyse_in_context, analyse_with_tool
 from detectors.workload_optimizer import Batch
 
 __all__ = ["BatchResult", "analyse"]
@@ -63,7 +63,7 @@ def analyse(batch: Batch, roots: tuple[str, ...]) -> BatchResult:
         for file in batch.files:
             outcomes += _by_rules(groups, file, roots[file.root])
     for tool in tools:
-        outcomes += _by_tool(tool, batch.files, roots)
+        outcomes += _by_tool(tool, batch, roots)
     return BatchResult(tuple(outcomes), f"{os.uname().nodename}:{os.getpid()}", started, time.perf_counter() - clock)
 
 
@@ -100,8 +100,9 @@ def _by_group(group: RuleGroup, file: SourceFile, parsed: ParsedFile) -> Outcome
     return Analysed(file.path, group.name, msgspec.structs.replace(report, findings=found), 0.0)
 
 
-def _by_tool(tool: Tool, files: tuple[SourceFile, ...], roots: tuple[str, ...]) -> Iterator[Outcome]:
+def _by_tool(tool: Tool, batch: Batch, roots: tuple[str, ...]) -> Iterator[Outcome]:
     clock = time.perf_counter()
+    files = batch.files
     sources: dict[str, bytes] = {}
     for file in files:
         try:
@@ -110,7 +111,16 @@ def _by_tool(tool: Tool, files: tuple[SourceFile, ...], roots: tuple[str, ...]) 
             yield _lost(file, tool.name, problem)
     if not sources:
         return
-    reports = analyse_with_tool(tool, sources)
+    if isinstance(tool, ClosureTool):
+        try:
+            support = {file.path: snapshot.read_verified(roots[file.root], file) for file in batch.support}
+        except SourceChanged as problem:
+            # What they would have said depends on what is no longer there.
+            yield from (_lost(file, tool.name, problem) for file in files if file.path in sources)
+            return
+        reports = analyse_in_context(tool, sources, support, batch.contexts)
+    else:
+        reports = analyse_with_tool(tool, sources)
     total = sum(len(data) for data in sources.values()) or 1
     seconds = time.perf_counter() - clock
     for file in files:

@@ -27,8 +27,8 @@ __all__ = ["CachedResult", "ResultCache", "Timing", "result_key"]
 FORMAT = 1
 APPLICATION_ID = 0x45445031
 """`EDP1` in SQLite's header: tells our files from anybody else's."""
-DETERMINISTIC: frozenset[Reason] = frozenset({"parse-error", "too-large"})
-"""Reasons that the file's bytes alone decide; such answers are as good as any and may be kept."""
+DETERMINISTIC: frozenset[Reason] = frozenset({"header-missing", "parse-error", "too-large"})
+"""Reasons that the file's bytes and its closure alone decide; such answers are as good as any and may be kept."""
 ROWS_A_QUERY = 500
 
 SCHEMA = """
@@ -79,7 +79,7 @@ class Timing(msgspec.Struct, frozen=True):
     xy: float = 0.0
 
 
-def result_key(identity: Digest, digest: Digest, language: Language, path: str) -> bytes:
+def result_key(identity: Digest, digest: Digest, language: Language, path: str, closure: str = "") -> bytes:
     """
     Return the 32-byte key of a result.
 
@@ -88,8 +88,9 @@ def result_key(identity: Digest, digest: Digest, language: Language, path: str) 
         digest: The file's content.
         language: What the file was taken for.
         path: The part of the path that the result depends on; empty where it depends on none.
+        closure: Digest of what else is read; empty for a detector that reads nothing else.
     """
-    return hashlib.sha256(msgspec.msgpack.encode((FORMAT, identity, digest, language, path))).digest()
+    return hashlib.sha256(msgspec.msgpack.encode((FORMAT, identity, digest, language, path, closure))).digest()
 
 
 class ResultCache:

@@ -27,6 +27,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from detectors.closures import ClosureKind, Context
 from detectors.errors import DetectorBroken, UnknownDetector
 from detectors.model import (
     Completed,
@@ -49,9 +50,23 @@ if TYPE_CHECKING:
 
     from detectors.parsing import ParsedFile
 
-__all__ = ["Detector", "Facts", "FileRule", "Registry", "Rule", "RuleGroup", "Tool", "TreeRule", "discover"]
+__all__ = [
+    "MISSING",
+    "ClosureTool",
+    "Detector",
+    "Facts",
+    "FileRule",
+    "Registry",
+    "Rule",
+    "RuleGroup",
+    "Tool",
+    "TreeRule",
+    "discover",
+]
 
 ENTRY_POINT_GROUP = "detector_pool.detectors"
+MISSING = "missing"
+"""Stands for the version of a tool that is not here."""
 
 
 class Rule(abc.ABC):
@@ -248,8 +263,8 @@ class Tool(Detector):
     """
 
     name: str
-    distribution: ClassVar[str]
-    """PyPI name; its version and files identify the tool."""
+    distribution: ClassVar[str] = ""
+    """PyPI name; its version and files identify the tool. Empty for a program of the system, which says them itself."""
     path_sensitive = True
     limit_s: ClassVar[float] = 300.0
     memory_bytes: ClassVar[int] = 4 << 30
@@ -263,7 +278,7 @@ class Tool(Detector):
         try:
             return importlib.metadata.version(self.distribution)
         except importlib.metadata.PackageNotFoundError:
-            return "missing"
+            return MISSING
 
     @abc.abstractmethod
     def command(self, files: Sequence[str]) -> list[str]:
@@ -295,7 +310,7 @@ class Tool(Detector):
         here = Path(__file__).parent
         files = {Path(inspect.getfile(type(self))), here / "sandbox.py", here / "detector.py", here / "model.py"}
         # What the tool imports decides what it reports, too.
-        for distribution in (self.distribution, *_required(self.distribution)):
+        for distribution in (self.distribution, *_required(self.distribution)) if self.distribution else ():
             files |= set(distribution_files(distribution))
         return sorted(files)
 
@@ -305,7 +320,33 @@ class Tool(Detector):
 
     def missing(self) -> str | None:
         """Return how to install the tool, or `None`."""
-        return None if self.version != "missing" else f"install it with: pip install {self.distribution}"
+        return None if self.version != MISSING else f"install it with: pip install {self.distribution}"
+
+
+class ClosureTool(Tool):
+    """
+    A tool that reads headers or modules beside the files it is asked about.
+
+    Its scratch folder holds the closure of each file, too, under the names that the tree has; see `detectors.closures`.
+    The closure is part of the cache's key. `prepare` is applied to all of it.
+    """
+
+    closure: ClassVar[ClosureKind]
+    files_per_run: ClassVar[int] = 1
+    """How many files of one context the program is given at once; the rest of a batch follows in further runs."""
+
+    @abc.abstractmethod
+    def command_in(self, context: Context, files: Sequence[str]) -> list[str]:
+        """Return the argument list for `files`; folders and files of the context are safe names, too."""
+
+    def command(self, files: Sequence[str]) -> list[str]:
+        """Return the argument list for files that nothing is known about."""
+        return self.command_in(Context(), files)
+
+    def code_files(self) -> Iterable[Path]:
+        """Return what decides a tool's result, and what makes closures."""
+        here = Path(__file__).parent
+        return sorted({*super().code_files(), here / "closures.py", here / "compile_database.py"})
 
 
 class Registry:

@@ -52,6 +52,7 @@ Level = Literal["error", "warning", "note"]
 Reason = Literal[
     "changed",
     "crashed",
+    "header-missing",
     "not-reported",
     "parse-error",
     "special-file",

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from detectors.closures import Context
 from detectors.errors import (
     DetectorWroteFiles,
     ToolCrashed,
@@ -38,9 +39,18 @@ from detectors.errors import (
 from detectors.model import Completed, FileReport, NotAnalysed, Reason
 
 if TYPE_CHECKING:
-    from detectors.detector import Tool
+    from detectors.detector import ClosureTool, Tool
 
-__all__ = ["Limits", "ShadowTree", "analyse_with_tool", "end_all", "network_isolated", "run", "safe_name"]
+__all__ = [
+    "Limits",
+    "ShadowTree",
+    "analyse_in_context",
+    "analyse_with_tool",
+    "end_all",
+    "network_isolated",
+    "run",
+    "safe_name",
+]
 
 ARGUMENT_BYTES = 96 << 10
 """For the file names of one command: the kernel's 128 KiB a string and pre-commit's cap, less room for options."""
@@ -274,26 +284,113 @@ def analyse_with_tool(tool: Tool, sources: Mapping[str, bytes]) -> dict[str, Fil
     return answers
 
 
+def analyse_in_context(
+    tool: ClosureTool, sources: Mapping[str, bytes], support: Mapping[str, bytes], contexts: Mapping[str, Context]
+) -> dict[str, FileReport | NotAnalysed]:
+    """
+    Run a tool that reads closures, in one scratch folder that holds files and closures.
+
+    Args:
+        tool: The wrapped tool.
+        sources: Report path to bytes, of what is asked about.
+        support: The same of what is read beside it.
+        contexts: By report path; a file without one has an empty context.
+
+    Returns:
+        An answer for every key of `sources`.
+
+    Raises:
+        DetectorWroteFiles: The tool changed its files.
+        ToolError: The run was ended by `end_all`.
+    """
+    generation = _RUNNING.ended
+    if missing := tool.missing():
+        return {path: NotAnalysed(path, tool.name, "tool-missing", missing) for path in sources}
+    answers: dict[str, FileReport | NotAnalysed] = {}
+    with ShadowTree({path: tool.prepare(data) for path, data in {**support, **sources}.items()}) as shadow:
+        runs = list(_runs(tool, sources, contexts))
+        # Each failure halves a run, so no more than twice as many as files can ever be needed.
+        for _ in range(2 * len(sources) + len(runs)):
+            if not runs:
+                break
+            context, paths = runs.pop()
+            try:
+                answers |= _answers(tool, shadow, _safe(context), {path: sources[path] for path in paths})
+            except ToolMissing:
+                raise
+            except ToolError as problem:
+                if generation != _RUNNING.ended:
+                    raise
+                if len(paths) == 1:
+                    answers[paths[0]] = NotAnalysed(paths[0], tool.name, _reason(problem), _told(problem))
+                else:
+                    middle = len(paths) // 2
+                    runs += [(context, paths[:middle]), (context, paths[middle:])]
+        assert not runs, "a run was neither finished nor given up"
+        if changed := shadow.changed():
+            raise DetectorWroteFiles(tool.name, changed)
+    return answers
+
+
+def _runs(
+    tool: ClosureTool, sources: Mapping[str, bytes], contexts: Mapping[str, Context]
+) -> Iterator[tuple[Context, list[str]]]:
+    alike: dict[Context, dict[str, bytes]] = {}
+    for path, data in sources.items():
+        alike.setdefault(contexts.get(path, Context()), {})[path] = data
+    for context, files in alike.items():
+        for part in _argument_batches(files):
+            paths = list(part)
+            for start in range(0, len(paths), tool.files_per_run):
+                yield context, paths[start : start + tool.files_per_run]
+
+
+def _safe(context: Context) -> Context:
+    """Return the context with the names that its folders and files have in the shadow tree."""
+    search = tuple(safe_name(folder) if folder else "." for folder in context.search)
+    flags = list(context.flags)
+    for place, flag in enumerate(flags[:-1]):
+        if flag == "-include":
+            flags[place + 1] = f"./{safe_name(flags[place + 1])}"
+    return msgspec.structs.replace(context, search=search, flags=tuple(flags))
+
+
+def _answers(
+    tool: ClosureTool, shadow: ShadowTree, context: Context, sources: Mapping[str, bytes]
+) -> dict[str, FileReport | NotAnalysed]:
+    asked = {safe_name(path): data for path, data in sources.items()}
+    completed = run(tool.name, tool.command_in(context, sorted(asked)), shadow.folder, _limits(tool), len(asked))
+    return _read(tool, shadow, completed, asked)
+
+
 def _analyse_once(tool: Tool, sources: Mapping[str, bytes]) -> dict[str, FileReport | NotAnalysed]:
     prepared = {path: tool.prepare(data) for path, data in sources.items()}
     with ShadowTree(prepared) as shadow:
-        limits = Limits(wall_s=tool.limit_s, cpu_s=int(tool.limit_s * 4), memory_bytes=tool.memory_bytes)
         names = sorted(shadow.paths)
-        completed = run(tool.name, tool.command(names), shadow.folder, limits, len(names))
+        completed = run(tool.name, tool.command(names), shadow.folder, _limits(tool), len(names))
         changed = shadow.changed()
         if changed:
             raise DetectorWroteFiles(tool.name, changed)
-        asked = {name: sources[shadow.paths[name]] for name in names}
-        # Absolute paths go: results must be equal on every worker, and shared by all.
-        place = os.fsencode(shadow.folder) + b"/"
-        clean = msgspec.structs.replace(
-            completed, stdout=completed.stdout.replace(place, b""), stderr=completed.stderr.replace(place, b"")
-        )
-        try:
-            reports = tool.parse(clean, asked)
-        except (KeyError, ValueError, TypeError, AttributeError, IndexError, msgspec.MsgspecError) as problem:
-            raise ToolOutputInvalid(tool.name, f"{type(problem).__name__}: {problem}") from problem
-        return {path: _owned(tool, path, reports.get(name)) for name, path in shadow.paths.items()}
+        return _read(tool, shadow, completed, {name: sources[shadow.paths[name]] for name in names})
+
+
+def _limits(tool: Tool) -> Limits:
+    return Limits(wall_s=tool.limit_s, cpu_s=int(tool.limit_s * 4), memory_bytes=tool.memory_bytes)
+
+
+def _read(
+    tool: Tool, shadow: ShadowTree, completed: Completed, asked: Mapping[str, bytes]
+) -> dict[str, FileReport | NotAnalysed]:
+    # Absolute paths go: results must be equal on every worker, and shared by all.
+    place = os.fsencode(shadow.folder) + b"/"
+    clean = msgspec.structs.replace(
+        completed, stdout=completed.stdout.replace(place, b""), stderr=completed.stderr.replace(place, b"")
+    )
+    try:
+        reports = tool.parse(clean, asked)
+    except (KeyError, ValueError, TypeError, AttributeError, IndexError, msgspec.MsgspecError) as problem:
+        raise ToolOutputInvalid(tool.name, f"{type(problem).__name__}: {problem}") from problem
+    return {shadow.paths[name]: _owned(tool, shadow.paths[name], reports.get(name)) for name in asked}
 
 
 def _owned(tool: Tool, path: str, report: FileReport | NotAnalysed | None) -> FileReport | NotAnalysed:

@@ -20,19 +20,28 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from detectors import compile_database, suppressions
 from detectors import findings as finding_rules
 from detectors import snapshot as snapshots
-from detectors import suppressions
 from detectors.batch import BatchResult
 from detectors.cache import CachedResult, ResultCache, result_key
-from detectors.detector import Detector, Registry, RuleGroup, Tool, discover
+from detectors.closures import (
+    Closure,
+    ClosureKind,
+    Context,
+    ImportClosures,
+    IncludeClosures,
+    ReferenceReader,
+    system_folders,
+)
+from detectors.detector import ClosureTool, Detector, Registry, RuleGroup, Tool, discover
 from detectors.errors import ClusterError, DetectorBroken, SourceChanged, UsageError
 from detectors.model import (
     Analysed,
@@ -41,6 +50,7 @@ from detectors.model import (
     Digest,
     FileReport,
     Finding,
+    Language,
     NotAnalysed,
     Outcome,
     RunRecord,
@@ -149,6 +159,8 @@ class Scan:
         self._stages: dict[str, Stage] = {}
         self._identities: dict[str, DetectorRecord] = {}
         self._files: dict[str, SourceFile] = {}
+        self._digests: dict[str, Digest] = {}
+        self._closures: dict[ClosureKind, Mapping[str, Closure]] = {}
         self._keys: dict[Unit, bytes] = {}
         self._outcomes: dict[Unit, Outcome] = {}
         self._computed_by: dict[Unit, str] = {}
@@ -186,6 +198,7 @@ class Scan:
         scope = snapshots.Scope(options.include, options.exclude, options.ignore)
         self._snapshot = snapshots.take_snapshot(options.paths, scope, self._cache)
         self._files = {file.path: file for file in self._snapshot.files}
+        self._digests = {file.path: file.digest for file in self._snapshot.files}
         self._progress("snapshot", len(self._files), len(self._files))
         return self._snapshot
 
@@ -336,9 +349,11 @@ class Scan:
             applicable = [file for file in self._files.values() if file.language in detector.languages]
             planned += len(applicable)
             missing = detector.missing()
+            closures = self._closures_of(detector, applicable)
             for file in applicable:
                 unit = (file.path, detector.name)
-                self._keys[unit] = self._key(detector, file)
+                closure = closures.get(file.path)
+                self._keys[unit] = self._key(detector, file, closure.digest(self._digests) if closure else "")
                 if missing is not None:
                     self._outcomes[unit] = NotAnalysed(file.path, detector.name, "tool-missing", missing)
                 elif file.size_bytes > MAX_PARSE_BYTES:
@@ -354,10 +369,59 @@ class Scan:
         batches: list[Batch] = []
         for group, files in sorted(misses.items()):
             planned_batches = self._optimizer.plan(name, group, files, self.workers, _limits(detectors))
-            batches += (msgspec.structs.replace(batch, settings=self.options.settings) for batch in planned_batches)
+            batches += (self._equipped(batch, closures) for batch in planned_batches)
         return Stage(name, tuple(detector.name for detector in detectors), planned, cached, tuple(batches))
 
-    def _key(self, detector: Detector, file: SourceFile) -> bytes:
+    def _equipped(self, batch: Batch, closures: Mapping[str, Closure]) -> Batch:
+        """Return the batch with what its worker needs beside the files: settings, and their closures."""
+        files = {file.path for file in batch.files}
+        known = {path: closures[path] for path in sorted(files) if path in closures}
+        support = sorted({path for closure in known.values() for path in closure.files} - files)
+        return msgspec.structs.replace(
+            batch,
+            settings=self.options.settings,
+            support=tuple(self._files[path] for path in support),
+            contexts={path: closure.context for path, closure in known.items()},
+        )
+
+    def _closures_of(self, detector: Detector, files: Sequence[SourceFile]) -> Mapping[str, Closure]:
+        """Return the closures that a detector reads, by report path; computed once for all detectors of a kind."""
+        if not isinstance(detector, ClosureTool) or detector.missing() is not None:
+            return {}
+        if detector.closure not in self._closures:
+            units = {file.path: file.language for file in files}
+            self._closures[detector.closure] = self._computed_closures(detector.closure, units)
+        return self._closures[detector.closure]
+
+    def _computed_closures(self, kind: ClosureKind, units: Mapping[str, Language]) -> Mapping[str, Closure]:
+        assert self._snapshot is not None, "take the snapshot first"
+        roots = [root.label for root in self._snapshot.roots]
+        with ReferenceReader(self._snapshot, self._cache, self.run_id, units) as refer:
+            if kind == "imports":
+                return ImportClosures(units, refer).of_all(units)
+            commands = self._compile_commands()
+            return IncludeClosures(self._files, roots, refer, commands, system_folders()).of_all(units)
+
+    def _compile_commands(self) -> dict[str, Context]:
+        """Return what the tree's compile databases say; the first that knows a file speaks for it."""
+        assert self._snapshot is not None, "take the snapshot first"
+        commands: dict[str, Context] = {}
+        for path, file in self._files.items():
+            folder, _, name = path.rpartition("/")
+            if name != compile_database.NAME or file.size_bytes > MAX_PARSE_BYTES:
+                continue
+            root = self._snapshot.roots[file.root]
+            try:
+                data = snapshots.read_verified(root.path, file)
+                inside = folder.removeprefix(root.label).lstrip("/") if root.label else folder
+                known = compile_database.commands_of(data, inside, root.path, root.label)
+            except (SourceChanged, ValueError) as problem:
+                self._warnings.append(f"{path} is not used: {problem}")
+                continue
+            commands = known | commands
+        return {path: context for path, context in commands.items() if path in self._files}
+
+    def _key(self, detector: Detector, file: SourceFile, closure: str) -> bytes:
         record = self._identities[detector.name]
         identity = hashlib.sha256(
             msgspec.msgpack.encode(
@@ -365,7 +429,7 @@ class Scan:
             )
         ).hexdigest()
         path = file.path if detector.path_sensitive else file.path.rpartition("/")[2]
-        return result_key(Digest(identity), file.digest, file.language, path)
+        return result_key(Digest(identity), file.digest, file.language, path, closure)
 
     def _take_from_cache(self, detector: Detector, files: list[SourceFile]) -> int:
         if not self.options.use_cache:

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from detectors.cache import Timing
+from detectors.closures import Context
 from detectors.errors import UsageError
 from detectors.model import SourceFile
 from detectors.rule_settings import RuleSettings
@@ -46,6 +47,10 @@ class Batch(msgspec.Struct, frozen=True):
     predicted_s: float
     settings: RuleSettings = RuleSettings()
     """With which a worker makes the rules."""
+    support: tuple[SourceFile, ...] = ()
+    """Headers or modules that a tool reads beside its files, and does not report on."""
+    contexts: dict[str, Context] = {}
+    """By report path how a tool is to look at a file; treated as immutable."""
 
 
 class BatchLimits(msgspec.Struct, frozen=True):
