@@ -6,11 +6,12 @@ reached, the names that are looked up in vain, and the folders that are searched
 these files and no others, so nothing else of the tree can change what it says.
 
 Where no compile database names the include folders of a file, they are guessed: a name that is not found beside its
-includer is looked for at the end of every path of the tree, and the folder nearest to the file is searched from then on.
+includer is looked for at the end of every path of the tree, and the folder nearest to the file is searched, too.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import platform
@@ -21,10 +22,7 @@ from typing import Literal
 
 import msgspec
 
-from detectors.cache import ResultCache, result_key
-from detectors.errors import SourceChanged
-from detectors.model import Analysed, Digest, FileReport, Language, SourceFile
-from detectors.snapshot import Snapshot, read_verified
+from detectors.model import Digest, Language
 
 __all__ = [
     "Closure",
@@ -32,13 +30,10 @@ __all__ = [
     "Context",
     "ImportClosures",
     "IncludeClosures",
-    "ReferenceReader",
     "references",
-    "system_folders",
+    "system_stats",
 ]
 
-FORMAT = 1
-"""Of the references; a change of what is read from a file needs another."""
 ClosureKind = Literal["includes", "imports"]
 References = tuple[str, ...]
 """For C: `"name`, `<name`, or `?` for a name that a macro computes. For Python: dotted names, leading dots kept."""
@@ -67,6 +62,8 @@ class Context(msgspec.Struct, frozen=True):
 
     search: tuple[str, ...] = ()
     """Folders of the tree, as report paths without a `/` at the end (empty: the root), in the order of their search."""
+    system: tuple[str, ...] = ()
+    """Folders outside of the tree that the operator names, searched after those of the tree."""
     flags: tuple[str, ...] = ()
     """What a compile database says that may be passed on: `-D`, `-U`, `-std=`; and `-include` with a report path."""
     language: Language | None = None
@@ -81,6 +78,8 @@ class Closure(msgspec.Struct, frozen=True):
     missing: tuple[str, ...] = ()
     """Names that the tree does not hold, with the stat of the system's file where there is one, sorted."""
     context: Context = Context()
+    outside: str = ""
+    """A name that leads out of the tree: what it holds is neither known nor to be shown."""
 
     def digest(self, digests: Mapping[str, Digest]) -> str:
         """Return the hexadecimal digest over the closure; `digests` holds at least its files."""
@@ -94,66 +93,11 @@ def references(data: bytes, language: Language) -> References:
     return tuple(dict.fromkeys(found))
 
 
-def system_folders() -> tuple[str, ...]:
-    """Return the folders in which this machine's compilers look by themselves, C++ left out."""
+@functools.cache
+def _system_folders() -> tuple[str, ...]:
+    """Return the folders in which this machine's compilers look by themselves, those of C++ left out."""
     own = sorted(map(str, Path("/usr/lib/gcc").glob("*/*/include")))
     return (*own, "/usr/local/include", f"/usr/include/{platform.machine()}-linux-gnu", "/usr/include")
-
-
-class ReferenceReader:
-    """
-    The references of a snapshot's files, by report path; read once a content, then taken from the store.
-
-    A context manager: what was read is stored at its end.
-
-    Args:
-        snapshot: Of the run.
-        store: Where references are kept between runs.
-        run_id: Of the run.
-        units: Report paths that will surely be asked for, with their languages.
-    """
-
-    def __init__(self, snapshot: Snapshot, store: ResultCache, run_id: str, units: Mapping[str, Language]) -> None:
-        self._files = {file.path: file for file in snapshot.files}
-        self._roots = tuple(root.path for root in snapshot.roots)
-        self._store, self._run_id = store, run_id
-        self._known = self._stored([self._files[path] for path in units])
-        self._fresh: dict[bytes, References] = {}
-
-    def __enter__(self) -> Callable[[str], References]:
-        """Return the function that takes a report path."""
-        return self._references
-
-    def __exit__(self, *_: object) -> None:
-        """Store what was read."""
-        packed = [
-            (key, Analysed("", "", FileReport((), {"references": msgspec.msgpack.encode(found)}), 0.0))
-            for key, found in self._fresh.items()
-        ]
-        self._store.store(self._run_id, packed)
-
-    def _references(self, path: str) -> References:
-        file = self._files[path]
-        key = _reference_key(file)
-        if key not in self._known:
-            self._known |= self._stored([file])
-        if key not in self._known:
-            try:
-                data = read_verified(self._roots[file.root], file)
-            except SourceChanged:
-                return ()  # whoever analyses the file sees the same, and says so
-            self._known[key] = self._fresh[key] = references(data, file.language)
-        return self._known[key]
-
-    def _stored(self, files: Iterable[SourceFile]) -> dict[bytes, References]:
-        sound = self._store.lookup([_reference_key(file) for file in files])
-        stored = self._store.facts(list(sound))
-        decode = msgspec.msgpack.Decoder(References).decode
-        return {key: decode(facts["references"]) for key, facts in stored.items()}
-
-
-def _reference_key(file: SourceFile) -> bytes:
-    return result_key(Digest(f"references:{FORMAT}"), file.digest, file.language, "")
 
 
 class IncludeClosures:
@@ -165,7 +109,8 @@ class IncludeClosures:
         roots: Labels of the snapshot's roots: no include leads from one to another.
         refer: Given a report path, the file's `references`.
         commands: From compile databases: search folders and flags by report path.
-        system: Folders of the compiler; what is found there is never guessed to be the tree's.
+        system: Folders that the operator names; like those of the compiler, what they hold is never guessed to be the
+            tree's.
     """
 
     def __init__(
@@ -178,11 +123,18 @@ class IncludeClosures:
     ) -> None:
         self._paths = frozenset(paths)
         self._roots = roots
-        self._refer, self._commands, self._system = refer, commands, system
+        self._refer, self._commands = refer, commands
+        self._context = Context(system=tuple(system))
         self._by_name: dict[str, list[str]] = {}
         for path in sorted(self._paths):
             self._by_name.setdefault(path.rpartition("/")[2], []).append(path)
-        self._stats: dict[str, tuple[bool, str]] = {}
+        self._known_beside: dict[str, dict[str, Sequence[str]]] = {}
+        self._headers: dict[str, list[str]] = {}
+        for path in sorted(self._paths):
+            if _is_header(path):
+                self._headers.setdefault(self._top(path), []).append(path)
+        self.system: dict[str, str] = {}
+        """Of names that were looked for outside of the tree: what `system_stats` said."""
 
     def of_all(self, units: Mapping[str, Language]) -> dict[str, Closure]:
         """
@@ -198,53 +150,77 @@ class IncludeClosures:
         owners: dict[str, str] = {}
         for path in order:
             if not _is_header(path):
-                closures[path] = closure = self._of(path, self._commands.get(path, Context()))
+                closures[path] = closure = self._of(path, self._commands.get(path, self._context))
                 for file in closure.files:
                     owners.setdefault(file, path)
         for path in order:
             if path in closures:
                 continue
             owner = owners.get(path)
-            context = closures[owner].context if owner else Context()
+            context = closures[owner].context if owner else self._context
             language: Language | None = units[owner] if owner and units[owner] != units[path] else None
             closures[path] = self._of(path, msgspec.structs.replace(context, language=language))
         return closures
 
     def _of(self, path: str, given: Context) -> Closure:
-        search = list(given.search)
-        found: dict[str, None] = {}
-        missing: set[str] = set()
+        given = msgspec.structs.replace(given, system=self._context.system)
         forced = [flag for before, flag in itertools.pairwise(given.flags) if before == "-include" and flag != path]
-        found.update(dict.fromkeys(forced))
+        search = list(given.search)
+        found = dict.fromkeys(forced)
+        missing: set[str] = set()
+        outside: set[str] = set()
+        searched: dict[str, Sequence[str]] = {}
         waiting = [path, *forced]
         # Every file is entered once.
         while waiting:  # p10: bounded by the files of the tree
             includer = waiting.pop()
+            beside = self._beside(includer)
             for reference in self._refer(includer):
-                reached = self._resolve(reference, includer, path, search, guess=path not in self._commands)
-                if not reached and reference != "?":
-                    missing.add(reference + self._stat(reference[1:])[1])
+                reached = beside.get(reference)
+                if reached is None:
+                    name = reference[1:]
+                    reached = searched.get(name)
+                    if reached is None:
+                        # A folder that is searched later changes nothing for a name that was found before.
+                        reached = searched[name] = self._searched(name, path, search)
+                    if not reached:
+                        missing.add(reference)
+                        outside |= {name} if _leads_out(includer, name) else set()
                 for file in reached:
                     if file not in found and file != path:
                         found[file] = None
                         waiting.append(file)
+        stated = sorted(f"{name} {self._stat(name[1:])}" for name in missing)
         context = msgspec.structs.replace(given, search=tuple(search))
-        return Closure(tuple(sorted(found)), tuple(sorted(missing)), context)
+        return Closure(tuple(sorted(found)), tuple(stated), context, min(outside, default=""))
 
-    def _resolve(self, reference: str, includer: str, unit: str, search: list[str], *, guess: bool) -> Sequence[str]:
-        kind, name = reference[0], reference[1:]
-        top = self._top(unit)
-        if kind == "?":
-            # A macro names it, so it may be any header of the tree.
-            return [file for file in sorted(self._paths) if self._top(file) == top and _is_header(file)]
-        folders = [includer.rpartition("/")[0], *search] if kind == '"' else search
-        for folder in folders:
-            target = _joined(folder, name)
-            if target in self._paths and self._top(target) == top:
+    def _beside(self, includer: str) -> Mapping[str, Sequence[str]]:
+        """Return what is settled by the includer alone: names beside it, and names that a macro computes."""
+        known = self._known_beside.get(includer)
+        if known is None:
+            folder = includer.rpartition("/")[0]
+            known = self._known_beside[includer] = {}
+            for reference in self._refer(includer):
+                if reference == "?":
+                    # It may be any header of the tree.
+                    known[reference] = self._headers.get(self._top(includer), ())
+                elif reference[0] == '"' and (target := self._there(folder, reference[1:], includer)):
+                    known[reference] = (target,)
+        return known
+
+    def _there(self, folder: str, name: str, unit: str) -> str:
+        """Return the file that `name` means from a folder; empty if there is none in the unit's root."""
+        target = _joined(folder, name)
+        return target if target in self._paths and self._top(target) == self._top(unit) else ""
+
+    def _searched(self, name: str, unit: str, search: list[str]) -> Sequence[str]:
+        """Return the file that a name means by the folders searched; guess a further folder where none holds it."""
+        for folder in search:
+            if target := self._there(folder, name, unit):
                 return (target,)
-        if not guess or self._stat(name)[0]:
+        if unit in self._commands or self._stat(name):
             return ()
-        near = self._nearest(name, unit, top)
+        near = self._nearest(name, unit, self._top(unit))
         if near is None:
             return ()
         search.append(near[: -len(name)].rstrip("/"))
@@ -265,17 +241,12 @@ class IncludeClosures:
     def _top(self, path: str) -> str:
         return path.partition("/")[0] if len(self._roots) > 1 else ""
 
-    def _stat(self, name: str) -> tuple[bool, str]:
-        """Tell whether the compiler's own folders hold `name`, and the stat by which a new version is known."""
-        known = self._stats.get(name)
+    def _stat(self, name: str) -> str:
+        """Return the stat of the system's file, by which a new version is known; empty where there is none."""
+        known = self.system.get(name)
         if known is None:
-            known = self._stats[name] = next(filter(None, map(_stated, self._system_files(name))), (False, ""))
+            known = self.system[name] = next(system_stats([name], self._context.system))
         return known
-
-    def _system_files(self, name: str) -> Iterator[str]:
-        if not name.startswith("/") and ".." not in name.split("/"):
-            for folder in self._system:
-                yield f"{folder}/{name}"
 
 
 class ImportClosures:
@@ -341,7 +312,7 @@ class ImportClosures:
         return reached
 
     def _package_of(self, path: str) -> list[str]:
-        """Return the `__init__` that is run before the module: its folder's, or for one itself that of the folder above."""
+        """Return the `__init__` that runs before a module: its folder's, for an `__init__` that of the one above."""
         folder = path.rpartition("/")[0]
         if _stem(path) == "__init__":
             folder = folder.rpartition("/")[0]
@@ -428,6 +399,8 @@ def _below(folder: str, name: str) -> str:
 
 def _joined(folder: str, name: str) -> str:
     """Return the path that `name` means from `folder`; empty if it leads out of the tree."""
+    if "./" not in name and "//" not in name and not name.startswith(("/", ".")):
+        return f"{folder}/{name}" if folder else name
     parts = [part for part in folder.split("/") if part]
     for part in name.split("/"):
         if part == "..":
@@ -437,6 +410,11 @@ def _joined(folder: str, name: str) -> str:
         elif part not in ("", "."):
             parts.append(part)
     return "" if name.startswith("/") else "/".join(parts)
+
+
+def _leads_out(includer: str, name: str) -> bool:
+    """Tell whether a name that the tree does not hold may mean a file elsewhere on the machine."""
+    return name.startswith("/") or name.split("/").count("..") > includer.count("/")
 
 
 def _distance(here: Sequence[str], there: Sequence[str]) -> tuple[int, int]:
@@ -456,9 +434,23 @@ def _stem(path: str) -> str:
     return path.rpartition("/")[2].removesuffix(".py").removesuffix(".pyi")
 
 
-def _stated(file: str) -> tuple[bool, str] | None:
+def system_stats(names: Iterable[str], folders: Sequence[str]) -> Iterator[str]:
+    """
+    Yield for each name the size and time of the header that a compiler finds outside of the tree; empty for none.
+
+    Args:
+        names: Such as `sys/types.h`.
+        folders: What the operator names; the compilers' own come after them.
+    """
+    places = (*folders, *_system_folders())
+    for name in names:
+        inside = not name.startswith("/") and ".." not in name.split("/")
+        yield next(filter(None, (_stated(f"{folder}/{name}") for folder in places)), "") if inside else ""
+
+
+def _stated(file: str) -> str:
     try:
         seen = Path(file).stat()
     except OSError:
-        return None
-    return True, f" {seen.st_size} {seen.st_mtime_ns}"
+        return ""
+    return f"{seen.st_size} {seen.st_mtime_ns}"

@@ -271,6 +271,8 @@ class Tool(Detector):
     files_per_batch: ClassVar[int] = 200
     start_s: ClassVar[float] = 0.5
     """Start-up of the program, for planning until there is a history."""
+    speaks_for: ClassVar[str] = ""
+    """The rule of the Power of Ten that its findings break, such as `P10-R10`; who suppresses it suppresses them."""
 
     @functools.cached_property
     def version(self) -> str:  # type: ignore[override]  # a value on other detectors, looked up once here

@@ -38,6 +38,8 @@ class RuleSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     """Rule 3: a function that has one of these as a whole word of its name initialises."""
     initialisation_functions: tuple[str, ...] = ()
     """Rule 3: further functions that initialise, by their whole name."""
+    include_folders: tuple[str, ...] = ()
+    """Rule 10: absolute paths of folders outside of the tree in which compilers look for headers, such as Python's."""
     select: tuple[str, ...] = ()
     """Prefixes of rule ids that are run, such as `P10-R2`; empty for all."""
     ignore: tuple[str, ...] = ()
@@ -91,6 +93,9 @@ def settings_from(table: Mapping[str, Any], where: str) -> RuleSettings:
             hint = f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(known)}"
             raise UsageError(f"{where}: unknown key {key!r}{hint}")
     try:
-        return msgspec.convert(dict(table), RuleSettings)
+        settings = msgspec.convert(dict(table), RuleSettings)
     except msgspec.ValidationError as problem:
         raise UsageError(f"{where}: {problem}") from problem
+    if relative := [folder for folder in settings.include_folders if not folder.startswith("/")]:
+        raise UsageError(f"{where}: include-folders takes absolute paths, not {relative[0]!r}")
+    return settings

@@ -20,27 +20,18 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from detectors import compile_database, suppressions
 from detectors import findings as finding_rules
 from detectors import snapshot as snapshots
+from detectors import suppressions
 from detectors.batch import BatchResult
 from detectors.cache import CachedResult, ResultCache, result_key
-from detectors.closures import (
-    Closure,
-    ClosureKind,
-    Context,
-    ImportClosures,
-    IncludeClosures,
-    ReferenceReader,
-    system_folders,
-)
 from detectors.detector import ClosureTool, Detector, Registry, RuleGroup, Tool, discover
 from detectors.errors import ClusterError, DetectorBroken, SourceChanged, UsageError
 from detectors.model import (
@@ -50,7 +41,6 @@ from detectors.model import (
     Digest,
     FileReport,
     Finding,
-    Language,
     NotAnalysed,
     Outcome,
     RunRecord,
@@ -61,6 +51,7 @@ from detectors.parallel_executor import Backend, DaskBackend, InProcess, Paralle
 from detectors.parsing import MAX_PARSE_BYTES, ParsedFile
 from detectors.ports import Progress, open_cluster
 from detectors.rule_settings import RuleSettings
+from detectors.tree_closures import NO_CLOSURE, TreeClosures
 from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
 
 __all__ = ["Scan", "ScanOptions", "Stage", "scan"]
@@ -159,8 +150,7 @@ class Scan:
         self._stages: dict[str, Stage] = {}
         self._identities: dict[str, DetectorRecord] = {}
         self._files: dict[str, SourceFile] = {}
-        self._digests: dict[str, Digest] = {}
-        self._closures: dict[ClosureKind, Mapping[str, Closure]] = {}
+        self._closures: TreeClosures | None = None
         self._keys: dict[Unit, bytes] = {}
         self._outcomes: dict[Unit, Outcome] = {}
         self._computed_by: dict[Unit, str] = {}
@@ -198,7 +188,8 @@ class Scan:
         scope = snapshots.Scope(options.include, options.exclude, options.ignore)
         self._snapshot = snapshots.take_snapshot(options.paths, scope, self._cache)
         self._files = {file.path: file for file in self._snapshot.files}
-        self._digests = {file.path: file.digest for file in self._snapshot.files}
+        folders = options.settings.include_folders
+        self._closures = TreeClosures(self._snapshot, self._cache, self.run_id, folders)
         self._progress("snapshot", len(self._files), len(self._files))
         return self._snapshot
 
@@ -245,6 +236,7 @@ class Scan:
     def settle(self) -> RunRecord:
         """Reconcile what was planned with what was answered, and make the record."""
         assert self._snapshot is not None, "take the snapshot first"
+        assert self._closures is not None, "they come with the snapshot"
         self._check_tree_unchanged()
         located, absent = finding_rules.settle(self._excused(), self._baseline)
         not_analysed = [*self._snapshot.not_analysed]
@@ -294,7 +286,7 @@ class Scan:
             executed=executed,
             cached=cached,
             whole=not problems,
-            problems=(*problems, *self._warnings, *self._cache.warnings),
+            problems=(*problems, *self._warnings, *self._closures.warnings, *self._cache.warnings),
             findings_digest=finding_rules.digest(located),
         )
 
@@ -342,6 +334,7 @@ class Scan:
         self._cache.remember("code", fresh)
 
     def _plan_stage(self, detectors: tuple[Detector, ...]) -> Stage:
+        assert self._closures is not None, "take the snapshot first"
         misses: dict[tuple[str, ...], list[SourceFile]] = {}
         planned = cached = 0
         wanted: dict[str, list[str]] = {}
@@ -349,13 +342,20 @@ class Scan:
             applicable = [file for file in self._files.values() if file.language in detector.languages]
             planned += len(applicable)
             missing = detector.missing()
-            closures = self._closures_of(detector, applicable)
+            closures = (
+                self._closures.digests(detector.closure, detector.languages)
+                if isinstance(detector, ClosureTool) and missing is None
+                else {}
+            )
             for file in applicable:
                 unit = (file.path, detector.name)
-                closure = closures.get(file.path)
-                self._keys[unit] = self._key(detector, file, closure.digest(self._digests) if closure else "")
+                closure = closures.get(file.path, NO_CLOSURE)
+                self._keys[unit] = self._key(detector, file, closure.digest)
                 if missing is not None:
                     self._outcomes[unit] = NotAnalysed(file.path, detector.name, "tool-missing", missing)
+                elif closure.outside:
+                    told = f"it includes {closure.outside}, which lies outside of the tree"
+                    self._outcomes[unit] = NotAnalysed(file.path, detector.name, "header-missing", told)
                 elif file.size_bytes > MAX_PARSE_BYTES:
                     told = f"{file.size_bytes} bytes, at most {MAX_PARSE_BYTES} are analysed"
                     self._outcomes[unit] = NotAnalysed(file.path, detector.name, "too-large", told)
@@ -369,57 +369,24 @@ class Scan:
         batches: list[Batch] = []
         for group, files in sorted(misses.items()):
             planned_batches = self._optimizer.plan(name, group, files, self.workers, _limits(detectors))
-            batches += (self._equipped(batch, closures) for batch in planned_batches)
+            batches += (self._equipped(batch, detectors) for batch in planned_batches)
         return Stage(name, tuple(detector.name for detector in detectors), planned, cached, tuple(batches))
 
-    def _equipped(self, batch: Batch, closures: Mapping[str, Closure]) -> Batch:
+    def _equipped(self, batch: Batch, detectors: Sequence[Detector]) -> Batch:
         """Return the batch with what its worker needs beside the files: settings, and their closures."""
+        batch = msgspec.structs.replace(batch, settings=self.options.settings)
+        (detector, *others) = detectors
+        if others or not isinstance(detector, ClosureTool):
+            return batch
+        assert self._closures is not None, "take the snapshot first"
+        known = self._closures.of(detector.closure, detector.languages)
         files = {file.path for file in batch.files}
-        known = {path: closures[path] for path in sorted(files) if path in closures}
-        support = sorted({path for closure in known.values() for path in closure.files} - files)
+        support = sorted({path for file in files for path in known[file].files} - files)
         return msgspec.structs.replace(
             batch,
-            settings=self.options.settings,
             support=tuple(self._files[path] for path in support),
-            contexts={path: closure.context for path, closure in known.items()},
+            contexts={path: known[path].context for path in sorted(files)},
         )
-
-    def _closures_of(self, detector: Detector, files: Sequence[SourceFile]) -> Mapping[str, Closure]:
-        """Return the closures that a detector reads, by report path; computed once for all detectors of a kind."""
-        if not isinstance(detector, ClosureTool) or detector.missing() is not None:
-            return {}
-        if detector.closure not in self._closures:
-            units = {file.path: file.language for file in files}
-            self._closures[detector.closure] = self._computed_closures(detector.closure, units)
-        return self._closures[detector.closure]
-
-    def _computed_closures(self, kind: ClosureKind, units: Mapping[str, Language]) -> Mapping[str, Closure]:
-        assert self._snapshot is not None, "take the snapshot first"
-        roots = [root.label for root in self._snapshot.roots]
-        with ReferenceReader(self._snapshot, self._cache, self.run_id, units) as refer:
-            if kind == "imports":
-                return ImportClosures(units, refer).of_all(units)
-            commands = self._compile_commands()
-            return IncludeClosures(self._files, roots, refer, commands, system_folders()).of_all(units)
-
-    def _compile_commands(self) -> dict[str, Context]:
-        """Return what the tree's compile databases say; the first that knows a file speaks for it."""
-        assert self._snapshot is not None, "take the snapshot first"
-        commands: dict[str, Context] = {}
-        for path, file in self._files.items():
-            folder, _, name = path.rpartition("/")
-            if name != compile_database.NAME or file.size_bytes > MAX_PARSE_BYTES:
-                continue
-            root = self._snapshot.roots[file.root]
-            try:
-                data = snapshots.read_verified(root.path, file)
-                inside = folder.removeprefix(root.label).lstrip("/") if root.label else folder
-                known = compile_database.commands_of(data, inside, root.path, root.label)
-            except (SourceChanged, ValueError) as problem:
-                self._warnings.append(f"{path} is not used: {problem}")
-                continue
-            commands = known | commands
-        return {path: context for path, context in commands.items() if path in self._files}
 
     def _key(self, detector: Detector, file: SourceFile, closure: str) -> bytes:
         record = self._identities[detector.name]
@@ -586,7 +553,14 @@ class Scan:
             if isinstance(outcome, Analysed) and outcome.report.markers
         }
         ran = {name: frozenset(rule.id for rule in record.rules) for name, record in self._identities.items()}
-        return suppressions.applied(self._found(), markers, self._started.date(), ran)
+        speakers = {item.name: item for item in self._registry if isinstance(item, Tool) and item.speaks_for}
+        # Only a tool that answered for every file says something by its silence.
+        silent = {name for (_, name), outcome in self._outcomes.items() if isinstance(outcome, NotAnalysed)}
+        heard = [tool for name, tool in speakers.items() if name not in silent]
+        for detector in self._registry:
+            ran[detector.name] |= {tool.speaks_for for tool in heard if tool.languages & detector.languages}
+        spoken_for = {name: tool.speaks_for for name, tool in speakers.items()}
+        return suppressions.applied(self._found(), markers, self._started.date(), ran, spoken_for)
 
     def _check_tree_unchanged(self) -> None:
         """Note files that are no longer what was analysed: the evidence is of the snapshot, and must say so."""

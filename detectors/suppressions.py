@@ -69,6 +69,7 @@ def applied(
     markers: Mapping[tuple[str, str], tuple[Marker, ...]],
     today: datetime.date,
     ran: Mapping[str, frozenset[str]],
+    speakers: Mapping[str, str],
 ) -> Iterator[tuple[str, str, Finding]]:
     """
     Yield all findings, those marked that a suppression speaks of, and the findings about the suppressions.
@@ -78,13 +79,22 @@ def applied(
         markers: By report path and detector.
         today: Of the run, in UTC; a suppression is good through its date.
         ran: Ids of the rules that ran, by detector: what did not run says nothing of a suppression.
+        speakers: Tools whose findings break a rule of ours, and that rule: who suppresses the rule suppresses them.
     """
     used: set[tuple[str, str, Marker]] = set()
+    by_path: dict[str, list[tuple[str, Marker]]] = {}
+    for (path, owner), listed in markers.items():
+        by_path.setdefault(path, []).extend((owner, marker) for marker in listed)
     for path, detector, finding in found:
-        asked = (item for item in markers.get((path, detector), ()) if _speaks_of(item, finding))
-        marker = next((item for item in asked if _good(item, today)), None)
+        rule = speakers.get(detector, finding.rule)
+        asked = (
+            (owner, item)
+            for owner, item in by_path.get(path, ())
+            if (owner == detector or detector in speakers) and _speaks_of(item, rule, finding.region.start_line)
+        )
+        owner, marker = next(((owner, item) for owner, item in asked if _good(item, today)), ("", None))
         if marker is not None:
-            used.add((path, detector, marker))
+            used.add((path, owner, marker))
             excuse = Suppression(marker.text, marker.reason, marker.owner, marker.until)
             finding = msgspec.structs.replace(finding, suppression=excuse)  # noqa: PLW2901  # the same finding, marked
         yield path, detector, finding
@@ -111,8 +121,8 @@ def _good(marker: Marker, today: datetime.date) -> bool:
     return not marker.problem and (not marker.until or datetime.date.fromisoformat(marker.until) >= today)
 
 
-def _speaks_of(marker: Marker, finding: Finding) -> bool:
-    return marker.target == finding.region.start_line and any(_names(rule, finding.rule) for rule in marker.rules)
+def _speaks_of(marker: Marker, rule: str, line: int) -> bool:
+    return marker.target == line and any(_names(asked, rule) for asked in marker.rules)
 
 
 def _names(asked: str, rule: str) -> bool:

@@ -13,7 +13,7 @@ from detectors.errors import ToolCrashed
 from detectors.model import Completed, FileReport, Finding, NotAnalysed, Reason, Region
 from detectors.tools import system_programs
 from detectors.tools.suppressions import lines_of, suppressed
-from detectors.tools.translation_units import language_of, place_of, search_flags, unmuted
+from detectors.tools.translation_units import language_of, place_of, search_flags, told, unmuted
 
 COMPILERS = {"c": ("gcc", "clang"), "cpp": ("g++", "clang++")}
 """In the order of choice."""
@@ -54,6 +54,7 @@ class CompilerWarnings(ClosureTool):
 
     name = "compiler-warnings"
     languages = frozenset({"c", "cpp"})
+    speaks_for = "P10-R10"
     closure = "includes"
     complexity_score = 6.0
     files_per_batch = 50
@@ -119,7 +120,7 @@ class CompilerWarnings(ClosureTool):
 
 def _broken(match: re.Match[str]) -> NotAnalysed:
     reason: Reason = "header-missing" if HEADER_MISSING.search(match["message"]) else "parse-error"
-    return NotAnalysed("", "", reason, f"{place_of(match['file'])}:{match['line']}: {match['message']}"[:200])
+    return NotAnalysed("", "", reason, told(match["file"], match["line"], match["message"]))
 
 
 def _finding(match: re.Match[str], last_line: int) -> Finding:

@@ -35,6 +35,7 @@ class Ruff(Tool):
     name = "ruff"
     distribution = "ruff"
     languages = frozenset({"python"})
+    speaks_for = "P10-R10"
     complexity_score = 0.1
     files_per_batch = 500
     start_s = 0.05

@@ -7,7 +7,7 @@ from typing import Literal
 
 from detectors.closures import Context
 
-__all__ = ["language_of", "place_of", "search_flags", "unmuted"]
+__all__ = ["language_of", "place_of", "search_flags", "told", "unmuted"]
 
 C_SUFFIXES = ("c", "h")
 DIRECTIVE = re.compile(
@@ -30,8 +30,9 @@ def language_of(file: str, context: Context) -> Literal["c", "cpp"]:
 
 
 def search_flags(context: Context) -> list[str]:
-    """Return the folders of the context as options."""
-    return [f"-I{folder if folder == '.' else './' + folder}" for folder in context.search]
+    """Return the folders of the context as options; headers of the system's are not reported on."""
+    own = [f"-I{folder if folder == '.' else './' + folder}" for folder in context.search]
+    return [*own, *(option for folder in context.system for option in ("-isystem", folder))]
 
 
 def place_of(name: str) -> str:
@@ -43,6 +44,12 @@ def place_of(name: str) -> str:
         elif part not in (".", ".."):
             parts.append(part)
     return "/".join(parts)
+
+
+def told(file: str, line: str, message: str) -> str:
+    """Return why a file was not analysed; what a file outside of the tree says is not shown."""
+    shown = "an error in this file of the system" if file.startswith("/") else message
+    return f"{file if file.startswith('/') else place_of(file)}:{line}: {shown}"[:200]
 
 
 def unmuted(data: bytes) -> bytes:

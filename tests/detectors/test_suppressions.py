@@ -88,7 +88,7 @@ def heard(text: str, *rules: str) -> list[tuple[str, bool]]:
 
     found = [("a.c", "d", Finding(rule, "warning", "m", Region(1))) for rule in rules]
     listed = {("a.c", "d"): markers_of(parse(text.encode(), "c", "a.c"))}
-    return sorted((f.rule, f.suppression is not None) for _, _, f in applied(found, listed, TODAY, RAN))
+    return sorted((f.rule, f.suppression is not None) for _, _, f in applied(found, listed, TODAY, RAN, {}))
 
 
 def test_what_it_names_is_marked_and_the_rest_is_not() -> None:

@@ -1,0 +1,119 @@
+"""cppcheck: its own checks for C and C++, where the system has it."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from xml.etree import ElementTree  # reads what cppcheck prints, of which the tree gives names and messages only
+
+from detectors.closures import Context
+from detectors.detector import MISSING, ClosureTool
+from detectors.errors import ToolCrashed, ToolOutputInvalid
+from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
+from detectors.tools import system_programs
+from detectors.tools.suppressions import lines_of, suppressed
+from detectors.tools.translation_units import language_of, place_of, search_flags
+
+ENABLED = "warning,style,performance,portability"
+BLIND = frozenset(
+    {"syntaxError", "internalError", "internalAstError", "cppcheckError", "unknownMacro", "preprocessorErrorDirective"}
+)
+"""Ids that mean that the rest of the file was not looked at."""
+OF_THE_RUN = frozenset(
+    {"missingInclude", "missingIncludeSystem", "toomanyconfigs", "checkersReport", "noValidConfiguration"}
+)
+CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+MARKER = re.compile(r"cppcheck-suppress(?:-file|-macro)?\b\s*(?:\[(?P<many>[^\]]*)\]|(?P<one>[\w*]+))[^\n]*")
+
+
+class Cppcheck(ClosureTool):
+    """
+    cppcheck, with warnings, style, performance and portability, and none of the tree's project files or suppressions.
+
+    Translation units and headers are looked at one by one. A header that is not found is no error to cppcheck: it goes
+    on without what it declares. A file that it cannot parse is *not analysed*. Its licence is GPL-3.0: it is run as a
+    program of its own. Level `error` for its errors, `warning` for its warnings, `note` for the rest.
+    """
+
+    name = "cppcheck"
+    languages = frozenset({"c", "cpp"})
+    closure = "includes"
+    complexity_score = 10.0
+    files_per_batch = 20
+    start_s = 0.05
+
+    @functools.cached_property
+    def version(self) -> str:  # type: ignore[override]  # a value on other detectors, looked up once here
+        """Return what cppcheck says of its version, or `missing`."""
+        return system_programs.version(system_programs.program("cppcheck"))
+
+    def missing(self) -> str | None:
+        """Return how to get cppcheck, or `None`."""
+        return "install cppcheck, for example: apt-get install cppcheck" if self.version == MISSING else None
+
+    def code_files(self) -> Iterable[Path]:
+        """Return the wrapper's modules, the program and its library descriptions."""
+        place = system_programs.program("cppcheck")
+        binary = [place.resolve()] if place is not None else []
+        described = sorted(Path("/usr/share/cppcheck/cfg").glob("std.cfg"))
+        own = Path(__file__).with_name("translation_units.py")
+        return sorted({*super().code_files(), own, *binary, *described})
+
+    def command_in(self, context: Context, files: Sequence[str]) -> list[str]:
+        """Return the command for one file; results are on standard error as XML, the file's name on standard output."""
+        (file,) = files
+        language = "c" if language_of(file, context) == "c" else "c++"
+        fixed = ("--xml", f"--enable={ENABLED}", f"--language={language}", "--max-configs=4")
+        macros = [flag for flag in context.flags if flag.startswith(("-D", "-U"))]
+        binary = system_programs.program("cppcheck") or "cppcheck"
+        return [
+            str(binary),
+            *fixed,
+            *macros,
+            *(flag for flag in search_flags(context) if flag.startswith("-I")),
+            f"./{file}",
+        ]
+
+    def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
+        """Read the results; the file counts as read when standard output says that it was checked."""
+        ((name, data),) = sources.items()
+        if completed.exit_code != 0:
+            raise ToolCrashed(self.name, completed.exit_code, completed.stdout.decode("utf-8", "replace"))
+        try:
+            root = ElementTree.fromstring(CONTROL.sub(b"?", completed.stderr))  # noqa: S314
+        except ElementTree.ParseError as problem:
+            raise ToolOutputInvalid(self.name, str(problem)) from problem
+        if f"Checking {name} ..." not in completed.stdout.decode("utf-8", "replace").replace("./", ""):
+            return {}
+        lines = lines_of(data)
+        found: dict[Finding, None] = {}
+        for error in root.iterfind("errors/error"):
+            place = error.find("location")
+            if error.get("id") in BLIND:
+                where = f"line {place.get('line')}: " if place is not None else ""
+                return {name: NotAnalysed("", "", "parse-error", f"{where}{error.get('msg')}"[:200])}
+            if place is not None and place_of(place.get("file", "")) == name and error.get("id") not in OF_THE_RUN:
+                found[_finding(error, place, len(lines))] = None
+        return {name: FileReport(tuple(suppressed(finding, lines, _marker) for finding in found))}
+
+
+def _finding(error: ElementTree.Element, place: ElementTree.Element, last_line: int) -> Finding:
+    severity = error.get("severity", "")
+    level: Level = "error" if severity == "error" else "warning" if severity == "warning" else "note"
+    region = Region(min(max(int(place.get("line", 1)), 1), last_line), max(int(place.get("column", 1)), 1))
+    return Finding(f"cppcheck/{error.get('id')}", level, error.get("msg", ""), region)
+
+
+def _marker(lines: Sequence[str], finding: Finding) -> str | None:
+    """Return the comment that asks cppcheck for silence, on the line or alone on the one before."""
+    wanted = finding.rule.partition("/")[2]
+    line = finding.region.start_line
+    for text in lines[max(line - 2, 0) : line]:
+        match = MARKER.search(text) if "cppcheck-suppress" in text else None
+        if match is not None:
+            asked = re.split(r"[,\s]+", match["many"] if match["many"] is not None else match["one"])
+            if wanted in asked or "*" in asked:
+                return match.group()
+    return None
