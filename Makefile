@@ -26,7 +26,7 @@ demo: $(STAMP) ## Scan real C and Python (psutil, examples/), write evidence, ve
 
 test: $(STAMP) ## Run the tests; TESTS=name runs those whose name holds it, and stops at the first failure
 ifeq ($(TESTS),)
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup --cov --cov-report=term tests
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m "not system" --cov --cov-report=term tests
 else
 	$(BIN)/python -m pytest -q -x -k "$(TESTS)" tests
 endif
@@ -36,8 +36,9 @@ corpus: $(STAMP) ## Measure the Power of Ten rules on labelled cases (fetches th
 		$(BIN)/python demo/fetch_source.py demo/sources.json "$$name" $(DEMO)/sources || exit 1; done
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.corpus.evaluate --packages $(DEMO)/sources
 
-test-services: $(STAMP) ## Run the tests that need system packages (none do so far)
-	@echo "no test needs a service or a system package so far"
+test-services: $(STAMP) ## Run the tests that need system packages (gcc, g++, cppcheck: installed where missing)
+	@sh tests/system_packages.sh
+	$(BIN)/python -m pytest -q -n $(JOBS) -m system tests
 
 rule-speed: $(STAMP) ## Measure how fast the rules read, beside what only parses (after `make demo` or `make corpus`)
 	$(BIN)/python -m benchmarks.rule_speed $(DEMO)/sources

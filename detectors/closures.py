@@ -57,7 +57,7 @@ IMPORT = re.compile(
 NAME = re.compile(rb"[\w.]+")
 
 
-class Context(msgspec.Struct, frozen=True):
+class Context(msgspec.Struct, frozen=True, kw_only=True):
     """How a tool is to look at a file."""
 
     search: tuple[str, ...] = ()
@@ -289,7 +289,7 @@ class ImportClosures:
                 if file not in found and file != path:
                     found.add(file)
                     waiting.append(file)
-        return Closure(tuple(sorted(found)), tuple(sorted(missing)), Context(self.bases))
+        return Closure(tuple(sorted(found)), tuple(sorted(missing)), Context(search=self.bases))
 
     def _resolve(self, reference: str, importer: str) -> list[str]:
         name = reference.lstrip(".")

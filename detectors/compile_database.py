@@ -112,7 +112,7 @@ def _context(arguments: Sequence[str], place: _Place) -> Context:
                 flags += ["-include", path]
         elif MACRO.match(name) or STANDARD.match(name):
             flags.append(name)
-    return Context(tuple(search), tuple(flags))
+    return Context(search=tuple(search), flags=tuple(flags))
 
 
 def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:

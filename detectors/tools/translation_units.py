@@ -19,7 +19,7 @@ DIRECTIVE = re.compile(
 OPERATOR = re.compile(
     rb"\b(?:_Pragma|__pragma)\s*\(\s*(?:\"\s*(?:GCC|clang)\s+(?:diagnostic|system_header)(?:[^\"\\]|\\.)*\"|#\s*\w+)\s*\)"
 )
-NOT_LAYOUT = re.compile(rb"[^\n\r\\]")
+NOT_LAYOUT = re.compile(rb"[^\n\r\\]|\\(?!\r?\n)")
 
 
 def language_of(file: str, context: Context) -> Literal["c", "cpp"]:
