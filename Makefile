@@ -8,7 +8,7 @@ JOBS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed test test-services prove check lint format lock clean
+.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,10 @@ test-services: $(STAMP) ## Run the tests that need system packages (gcc, g++, cp
 
 rule-speed: $(STAMP) ## Measure how fast the rules read, beside what only parses (after `make demo` or `make corpus`)
 	$(BIN)/python -m benchmarks.rule_speed $(DEMO)/sources
+
+incremental: $(STAMP) ## Show by counts what an edited unit and an edited header of libsodium run again (after `make corpus`)
+	$(BIN)/python -m benchmarks.incremental $(DEMO)/sources/pynacl-1.6.2 \
+		src/libsodium/src/libsodium/crypto_hash/sha256/cp/hash_sha256_cp.c src/libsodium/src/libsodium/include/sodium/private/common.h
 
 prove: $(STAMP) ## Run the full counts of tampered evidence, killed runs and mutated files (an hour or so)
 	$(BIN)/python -m tests.prove
