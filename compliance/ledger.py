@@ -29,7 +29,7 @@ from types import TracebackType
 
 import msgspec
 
-from compliance.errors import KeyUnusable, LedgerBusy, LedgerDamaged, LedgerLocked, LedgerMissing, LedgerUnwritable
+from compliance.errors import KeyUnusable, LedgerBusy, LedgerLocked, LedgerMissing, LedgerUnwritable
 from compliance.ledger_format import (
     FORMAT,
     GENESIS,
@@ -57,19 +57,17 @@ from compliance.ledger_format import (
     open_file,
     read_genesis,
     segment_name,
-    segment_numbers,
     sign_genesis,
     told,
     with_checksum,
 )
 from compliance.ledger_keys import KEY_BYTES, NONCE_BYTES, SegmentCipher, make_epoch, unlock, wrap_segment_key
-from compliance.ledger_read import ChainState, SegmentReport, read_segment
-from compliance.ledger_verify import Chain, chain_of, start_of
+from compliance.ledger_verify import Chain, last_chain
 from compliance.merkle import Frontier
 from compliance.signing import Checkpoint, SigningKey, signed_note
 from detectors.errors import UsageError
 
-__all__ = ["Disk", "Ledger", "Receipt", "last_chain"]
+__all__ = ["Disk", "Ledger", "Receipt"]
 
 SEGMENT_RECORDS, SEGMENT_SECONDS = 16_384, 86_400
 SEGMENT_BYTES = 64 << 20
@@ -309,7 +307,7 @@ class Ledger:
             if not self._torn:
                 return None
             first = self.size
-            self._commit([])
+            _ = self._commit([])
             return Receipt(range(first, self.size), self._head)
 
     def rotate(self, keys: Path, passphrase: bytes, *, reason: str = "", revoke: bool = False) -> Receipt:
@@ -341,7 +339,7 @@ class Ledger:
                 "old_key_revoked": revoke, "key_epoch": number, "reason": reason,
             }  # fmt: skip
             first = self.size
-            self._commit([(SYSTEM, payload) for payload in _payloads((event,), _now())])
+            _ = self._commit([(SYSTEM, payload) for payload in _payloads((event,), _now())])
             SigningKey.promote(keys, old.public.id, new.public.id)
             new.publish(keys)
             return Receipt(range(first, self.size), self._head)
@@ -500,45 +498,6 @@ class Ledger:
         if self._segment is not None and self._segment.descriptor >= 0:
             os.close(self._segment.descriptor)
         self._segment = None
-
-
-def last_chain(opened: Opened) -> Chain:
-    """
-    Read the end of a ledger: the last segment that holds a signed head, and what is torn after it.
-
-    Raises:
-        LedgerDamaged: That end is not as it was written.
-        LedgerUnwritable: It cannot be read.
-    """
-    numbers, strange = segment_numbers(opened.folder)
-    if strange:
-        raise LedgerDamaged(
-            opened.folder, 0, f"it holds what is not of the ledger: {', '.join(map(repr, strange[:5]))}"
-        )
-    if numbers != list(range(len(numbers))):
-        raise LedgerDamaged(opened.folder, 0, "a segment is missing")
-    reports: list[SegmentReport] = []
-    try:
-        for number in reversed(numbers):
-            reports.insert(0, read_segment(opened, number))
-            if reports[0].problem is not None or reports[0].end is not None:
-                break
-    except OSError as problem:
-        raise LedgerUnwritable(opened.folder, told(problem)) from problem
-    begin = None
-    if reports and reports[0].header is not None and reports[0].end is not None:
-        # What stands before it is taken from its own header, which its signed head covers.
-        header = reports[0].header
-        state = ChainState(header.first, header.previous, header.frontier)
-        begin = msgspec.structs.replace(
-            start_of(opened), state=state, signers=header.signers, epoch=header.epoch, next_number=header.number,
-            torn=header.cuts,
-        )  # fmt: skip
-    chain = chain_of(opened, reports, begin)
-    if chain.problem is not None:
-        bad = chain.state.size if chain.bad_index is None else chain.bad_index
-        raise LedgerDamaged(opened.folder, bad, chain.problem)
-    return chain
 
 
 def _encrypt(

@@ -350,7 +350,7 @@ def check_signers(origin: str, first_key: bytes, signers: tuple[Signer, ...]) ->
     for before, signer in itertools.pairwise(signers):
         try:
             key = VerifyingKey.from_raw(before.public_key)
-            VerifyingKey.from_raw(signer.public_key)
+            _ = VerifyingKey.from_raw(signer.public_key)
         except ValueError:
             return "it names a key that is none"
         if signer.first < before.first or not key.verifies(signer.certificate, certificate(origin, signer)):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import zlib
 from collections.abc import Callable, Sequence
 from typing import BinaryIO
@@ -51,6 +52,7 @@ from compliance.signing import Checkpoint, VerifyingKey, note_text
 __all__ = ["ChainState", "CommitSink", "SegmentReport", "begins_like_a_header", "epochs_of", "read_segment"]
 
 CHUNK_BYTES = 1 << 20
+MAX_HEAD_LINE_BYTES = 512
 OVERHEAD_BYTES = PREFIX.size + CHECKSUM_BYTES
 BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
 RECORD_KINDS = frozenset((RECORD, SYSTEM))
@@ -262,7 +264,10 @@ class _SegmentReader:
             return self._odd_record(have)
         if kind == HEAD:
             return self._take_head(have)
-        raise _Damaged(self._index, "something that is neither record nor head stands in its place")
+        rest = self._buffer[self._position + SHORT_PREFIX.size :]
+        is_head = self._pending and rest.startswith(self._opened.origin.encode() + b"\n")
+        bad = self._commit_first if is_head else self._index
+        raise _Damaged(bad, "something that is neither record nor head stands in its place")
 
     def _take_records(self) -> None:
         """Take all whole and sound records that are in the buffer."""
@@ -298,7 +303,8 @@ class _SegmentReader:
         if have < PREFIX.size or have < stop:
             if data[5 : PREFIX.size] == expected[5 : min(have, PREFIX.size)]:
                 return False
-            raise _Damaged(self._index, "it does not follow the record before it")
+            bad = self._index if self._pending else self._blamed(data, b"")
+            raise _Damaged(bad, "it does not follow the record before it")
         frame = data[:stop]
         if zlib.crc32(frame) != CHECKSUM_RESIDUE:
             raise _Damaged(self._index, "its checksum does not fit")
@@ -373,6 +379,8 @@ class _SegmentReader:
     def _wrong_head(self, note: bytes, text: bytes) -> _Damaged:
         """Tell which record a head misses, or that one of its commit was changed."""
         lines = note.split(b"\n", 3)
+        if lines[2:3] == text.split(b"\n")[2:3]:
+            return _Damaged(self._commit_first, "its head is damaged")
         size = int(lines[1]) if len(lines) == 4 and lines[1].isdigit() and len(lines[1]) < 20 else self._index
         if size > self._index and note.startswith(text.split(b"\n", 1)[0] + b"\n"):
             return _Damaged(self._index, "records before its head are missing")
@@ -383,18 +391,26 @@ class _SegmentReader:
     def _is_signed(self, note: bytes) -> bool:
         assert self._signer is not None, "a head stands behind a header"
         try:
-            note_text(note, self._opened.origin, self._signer, segment_name(self._number))
+            _ = note_text(note, self._opened.origin, self._signer, segment_name(self._number))
         except CheckpointInvalid:
             return False
         return True
 
     def _tail(self) -> Cut:
-        """Digest what stands after the last head; the walk found that it can be the beginning of a commit."""
+        """
+        Digest what stands after the last head; the walk found that it can be the beginning of a commit.
+
+        Its bytes must hold no signed head: then they are a commit whose lengths were changed to look unfinished.
+        """
+        line = re.compile(re.escape(f"\n\n\u2014 {self._opened.origin} ".encode()) + rb"[A-Za-z0-9+/=]{92}\n")
         self._file.seek(self._committed)
-        digest, left = hashlib.sha256(), self._size_bytes - self._committed
+        digest, left, carried = hashlib.sha256(), self._size_bytes - self._committed, b""
         while left and (chunk := self._file.read(min(CHUNK_BYTES, left))):
             digest.update(chunk)
             left -= len(chunk)
+            if line.search(carried + chunk):
+                raise _Damaged(self._index, "its length reaches over a signed head")
+            carried = chunk[-MAX_HEAD_LINE_BYTES:]
         return Cut(self._number, self._size_bytes - self._committed, digest.digest())
 
     def _refill(self, need: int) -> None:

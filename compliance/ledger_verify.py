@@ -35,7 +35,7 @@ from compliance.ledger_read import ChainState, SegmentReport, begins_like_a_head
 from compliance.merkle import EMPTY_ROOT, Frontier
 from compliance.signing import Checkpoint, VerifyingKey, note_text
 
-__all__ = ["Chain", "Verdict", "chain_of", "start_of", "trusted_key", "verify"]
+__all__ = ["Chain", "Verdict", "chain_of", "last_chain", "start_of", "verify"]
 
 MAX_ANCHOR_BYTES = 64 << 10
 ALONE_BYTES = 16 << 20
@@ -163,7 +163,7 @@ def chain_of(opened: Opened, reports: Sequence[SegmentReport], begin: Chain | No
     for place, report in enumerate(reports):
         problem = _problem_of_joint(opened, chain, report)
         if problem is not None:
-            bad = _blamed(chain, reports, place)
+            bad = _blamed(opened, chain, reports, place)
             return msgspec.structs.replace(chain, problem=f"segment {report.number}: {problem}", bad_index=bad)
         header, end, tail = report.header, report.end, (report.tail,) if report.tail else ()
         if header is None or end is None:
@@ -176,7 +176,46 @@ def chain_of(opened: Opened, reports: Sequence[SegmentReport], begin: Chain | No
     return chain
 
 
-def trusted_key(text: bytes, file: str) -> VerifyingKey:
+def last_chain(opened: Opened) -> Chain:
+    """
+    Read the end of a ledger: the last segment that holds a signed head, and what is torn after it.
+
+    Raises:
+        LedgerDamaged: That end is not as it was written.
+        LedgerUnwritable: It cannot be read.
+    """
+    numbers, strange = segment_numbers(opened.folder)
+    if strange:
+        raise LedgerDamaged(
+            opened.folder, 0, f"it holds what is not of the ledger: {', '.join(map(repr, strange[:5]))}"
+        )
+    if numbers != list(range(len(numbers))):
+        raise LedgerDamaged(opened.folder, 0, "a segment is missing")
+    reports: list[SegmentReport] = []
+    try:
+        for number in reversed(numbers):
+            reports.insert(0, read_segment(opened, number))
+            if reports[0].problem is not None or reports[0].end is not None:
+                break
+    except OSError as problem:
+        raise LedgerUnwritable(opened.folder, told(problem)) from problem
+    begin = None
+    if reports and reports[0].header is not None and reports[0].end is not None:
+        # What stands before it is taken from its own header, which its signed head covers.
+        header = reports[0].header
+        state = ChainState(header.first, header.previous, header.frontier)
+        begin = msgspec.structs.replace(
+            start_of(opened), state=state, signers=header.signers, epoch=header.epoch, next_number=header.number,
+            torn=header.cuts,
+        )  # fmt: skip
+    chain = chain_of(opened, reports, begin)
+    if chain.problem is not None:
+        bad = chain.state.size if chain.bad_index is None else chain.bad_index
+        raise LedgerDamaged(opened.folder, bad, chain.problem)
+    return chain
+
+
+def _trusted_key(text: bytes, file: str) -> VerifyingKey:
     """Read a public key in PEM, or a verifier key of C2SP; raises KeyUnusable."""
     if text.startswith(b"-----BEGIN"):
         return VerifyingKey.from_pem(text, file)
@@ -217,29 +256,44 @@ def _problem_of_keys(chain: Chain, header: SegmentHeader) -> str | None:
     return None
 
 
-def _blamed(chain: Chain, reports: Sequence[SegmentReport], place: int) -> int:
+def _blamed(opened: Opened, chain: Chain, reports: Sequence[SegmentReport], place: int) -> int:
     """Return the first record that is not as it was written, when the joint before `place` does not hold."""
     report, size = reports[place], chain.state.size
     if report.problem is not None:
         return size if report.bad_index is None else report.bad_index
     header = report.header
+    before = reports[place - 1].header if place else None
     if header is None or report.number != chain.next_number or header.first > size:
         return size
-    if header.first < size:
-        return header.first
-    before = reports[place - 1].header if place else None
-    if before is None or chain.torn != header.cuts:
+    if before is None or chain.torn != header.cuts or _is_isolated(reports, place):
         return size
-    # Both hold in themselves. The later one speaks for what it follows, unless what follows it does not know it.
-    after = reports[place + 1] if place + 1 < len(reports) else None
-    isolated = (
-        after is not None
-        and after.problem is None
-        and after.header is not None
-        and report.end is not None
-        and after.header.previous != report.end.link
-    )
-    return size if isolated else before.first
+    # Both hold in themselves, and what comes later speaks for the later one: so the earlier one is not what was here.
+    if header.first < size:
+        same_until = read_segment(opened, report.number - 1, (header.first,)).roots.get(header.first)
+        return header.first if same_until == Frontier(header.first, header.frontier).root() else before.first
+    # It may be one of several of a fork, and a fork begins with a segment.
+    same = _same_records(size, chain.state.peaks, header.frontier)
+    firsts = [earlier.header.first for earlier in reports[:place] if earlier.header and earlier.end]
+    return min((first for first in firsts if first >= same), default=before.first)
+
+
+def _same_records(size: int, one: Sequence[bytes], other: Sequence[bytes]) -> int:
+    """Return how many records two trees of one size surely share, as their largest subtrees show."""
+    same = 0
+    levels = [level for level in range(size.bit_length() - 1, -1, -1) if size >> level & 1]
+    for level, peak, facing in zip(levels, one, other, strict=True):
+        if peak != facing:
+            break
+        same += 1 << level
+    return same
+
+
+def _is_isolated(reports: Sequence[SegmentReport], place: int) -> bool:
+    """Tell whether what follows a segment does not know it either."""
+    report, after = reports[place], reports[place + 1] if place + 1 < len(reports) else None
+    if after is None or after.problem is not None or after.header is None or report.end is None:
+        return False
+    return after.header.previous != report.end.link
 
 
 def _read_anchors(public_key: Path | None, checkpoint: Path | None) -> _Anchors:
@@ -247,7 +301,7 @@ def _read_anchors(public_key: Path | None, checkpoint: Path | None) -> _Anchors:
     if public_key is not None:
         try:
             with public_key.open("rb") as opened:
-                key = trusted_key(opened.read(MAX_ANCHOR_BYTES), str(public_key))
+                key = _trusted_key(opened.read(MAX_ANCHOR_BYTES), str(public_key))
         except OSError as problem:
             raise KeyUnusable(str(public_key), f"it cannot be read ({told(problem)})") from problem
     if checkpoint is not None:
@@ -258,7 +312,7 @@ def _read_anchors(public_key: Path | None, checkpoint: Path | None) -> _Anchors:
             raise CheckpointInvalid(str(checkpoint), f"it cannot be read ({told(problem)})") from problem
         if not note or len(note) > MAX_ANCHOR_BYTES:
             raise CheckpointInvalid(str(checkpoint), "it is empty" if not note else "it is too large to be one")
-        _claimed(note, str(checkpoint))
+        _ = _claimed(note, str(checkpoint))
     return _Anchors(key, note, str(checkpoint))
 
 
@@ -279,10 +333,10 @@ def _verdict(opened: Opened, anchors: _Anchors, passphrase: bytes | None, proces
     problem, bad = chain.problem, chain.bad_index
     if problem is None and strange:
         problem = f"the folder holds what is not of the ledger: {', '.join(map(repr, strange[:5]))}"
-    if problem is None and claimed is not None:
-        problem, bad = _problem_of_checkpoint(opened, chain, anchors, claimed)
     if problem is None and anchors.key is not None:
         problem = _problem_of_key(chain, anchors.key)
+    if problem is None and claimed is not None:
+        problem, bad = _problem_of_checkpoint(opened, chain, anchors, claimed)
     named: VerdictName = "intact"
     if problem is not None:
         named = "tampered"
@@ -315,7 +369,10 @@ def _problem_of_checkpoint(
             raise CheckpointInvalid(anchors.file, f"it is of the ledger {claimed.origin}, this one is {opened.origin}")
         return f"the checkpoint is of the ledger {claimed.origin}, and this one has another name and other keys", None
     if not any(_signs(key, note, opened.origin) for key in keys):
-        raise CheckpointInvalid(anchors.file, "no key of this ledger signed it; it is damaged or forged")
+        raise CheckpointInvalid(
+            anchors.file,
+            "no key of this ledger signed it: it is damaged or forged, or the ledger is from before that key",
+        )
     if claimed.size > chain.state.size:
         missing = f"the checkpoint is of {claimed.size} records, {chain.state.size} are here: the others were removed"
         return missing, chain.state.size
@@ -326,7 +383,7 @@ def _problem_of_checkpoint(
 
 def _signs(key: VerifyingKey, note: bytes, origin: str) -> bool:
     try:
-        note_text(note, origin, key, "")
+        _ = note_text(note, origin, key, "")
     except CheckpointInvalid:
         return False
     return True

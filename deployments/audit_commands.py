@@ -171,7 +171,7 @@ def recover(
 @audit_app.command("checkpoint", epilog="Example: detector-pool audit checkpoint --ledger DIR > elsewhere/checkpoint")
 def checkpoint(ledger: LedgerFolder, json: Json = False) -> None:
     """Print the last signed checkpoint; keep it where whoever holds the ledger cannot change it."""
-    from compliance.ledger import last_chain
+    from compliance.ledger_verify import last_chain
     from compliance.ledger_format import read_genesis
 
     note = last_chain(read_genesis(str(ledger))).head
@@ -294,7 +294,7 @@ def _event(line: bytes) -> Mapping[str, object]:
 def _summary(ledger: Path) -> dict[str, Any]:
     import hashlib
 
-    from compliance.ledger import last_chain
+    from compliance.ledger_verify import last_chain
     from compliance.ledger_format import read_genesis
     from compliance.merkle import Frontier
     from compliance.signing import VerifyingKey
