@@ -31,7 +31,7 @@ from compliance.ledger_format import (
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-__all__ = ["SegmentCipher", "make_epoch", "unlock", "unwrap_segment_key", "wrap_segment_key"]
+__all__ = ["SegmentCipher", "derived_key", "make_epoch", "unlock", "unwrap_segment_key", "wrap_segment_key"]
 
 ROOT_KEY, PREVIOUS_ROOT, SEGMENT_KEY = (
     b"detector-pool ledger root key v1\0",
@@ -62,7 +62,7 @@ def make_epoch(
     root = os.urandom(KEY_BYTES)
     salt = os.urandom(SALT_BYTES)
     draft = Epoch(number, KDF, rounds, salt, b"", b"")
-    wrapped = _wrapped(_derived(passphrase, draft), root, ROOT_KEY + _bound(ledger_id, draft))
+    wrapped = _wrapped(derived_key(passphrase, draft), root, ROOT_KEY + _bound(ledger_id, draft))
     kept = _wrapped(root, previous_root, PREVIOUS_ROOT + _bound(ledger_id, draft)) if previous_root else b""
     return Epoch(number, KDF, rounds, salt, wrapped, kept), root
 
@@ -90,7 +90,7 @@ def unlock(opened: Opened, passphrase: bytes, epochs: Mapping[int, Epoch]) -> di
         if epoch is None or not sound_epoch(epoch) or epoch.number != number:
             raise LedgerDamaged(opened.folder, 0, f"key epoch {number} is missing or out of bounds")
         if number == newest:
-            key, sealed, bound = _derived(passphrase, epoch), epoch.wrapped_root, ROOT_KEY
+            key, sealed, bound = derived_key(passphrase, epoch), epoch.wrapped_root, ROOT_KEY
         else:
             above = epochs[number + 1]
             key, sealed, bound, epoch = roots[number + 1], above.previous_root, PREVIOUS_ROOT, above
@@ -149,7 +149,8 @@ def _bound_place(opened: Opened, place: tuple[int, int, int]) -> bytes:
     return SEGMENT_KEY + encode([opened.origin, *place])
 
 
-def _derived(passphrase: bytes, epoch: Epoch) -> bytes:
+def derived_key(passphrase: bytes, epoch: Epoch) -> bytes:
+    """Return what PBKDF2-HMAC-SHA256 makes of a passphrase (32 bytes); the caller has checked the epoch's bounds."""
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.pbkdf2 import PBKDF2HMAC
 
