@@ -4,16 +4,37 @@ Errors of the proof, below the engine's base error:
     DetectorPoolError
     └── EvidenceError         exit 3
         ├── EvidenceExists    exit 2   the folder is taken
-        └── KeyUnusable       exit 2   the signing key is missing, too open, of another kind, or locked
+        ├── KeyUnusable       exit 2   the signing key is missing, too open, of another kind, or locked
+        └── LedgerError       exit 7   a ledger cannot be read or written
+            ├── LedgerDamaged      exit 1   it was changed, or is damaged
+            ├── ProofInvalid       exit 1   a Merkle proof does not lead to the signed root
+            ├── CheckpointInvalid  exit 2   a checkpoint that cannot serve as an anchor
+            ├── LedgerMissing      exit 2   there is no ledger, or one where none must be
+            ├── LedgerBusy         exit 5   another writer holds it
+            ├── LedgerLocked       exit 6   the passphrase or the signing key is wrong or missing
+            └── LedgerUnwritable   exit 7   the operating system refused to write or read
 
-That evidence does not verify is an answer (`evidence.Verdict`), never an exception.
+That evidence or a ledger does not verify is an answer (`evidence.Verdict`, `ledger_verify.Verdict`), never an
+exception; `LedgerDamaged` comes where a damaged ledger is to be written to or read from.
 """
 
 from __future__ import annotations
 
 from detectors.errors import DetectorPoolError
 
-__all__ = ["EvidenceError", "EvidenceExists", "KeyUnusable"]
+__all__ = [
+    "CheckpointInvalid",
+    "EvidenceError",
+    "EvidenceExists",
+    "KeyUnusable",
+    "LedgerBusy",
+    "LedgerDamaged",
+    "LedgerError",
+    "LedgerLocked",
+    "LedgerMissing",
+    "LedgerUnwritable",
+    "ProofInvalid",
+]
 
 
 class EvidenceError(DetectorPoolError):
@@ -44,3 +65,97 @@ class KeyUnusable(EvidenceError):
 
     def __str__(self) -> str:
         return f"the key {self.file} cannot be used: {self.problem}"
+
+
+class LedgerError(EvidenceError):
+    """A ledger cannot be read or written."""
+
+    exit_code = 7
+
+
+class LedgerDamaged(LedgerError):
+    """The ledger was changed or is damaged; nothing is read from or added to it."""
+
+    exit_code = 1
+
+    def __init__(self, ledger: str, index: int, problem: str) -> None:
+        super().__init__(ledger, index, problem)
+        self.ledger, self.index, self.problem = ledger, index, problem
+
+    def __str__(self) -> str:
+        return (
+            f"the ledger {self.ledger} is damaged at record {self.index}: {self.problem}; "
+            "keep the folder as it is, and compare it with a copy and with checkpoints kept elsewhere"
+        )
+
+
+class ProofInvalid(LedgerError):
+    """A Merkle proof does not lead to the root that it is held against."""
+
+    exit_code = 1
+
+
+class CheckpointInvalid(LedgerError):
+    """A checkpoint that cannot serve as an anchor: empty, damaged, forged, or of another ledger."""
+
+    exit_code = 2
+
+    def __init__(self, origin: str, problem: str) -> None:
+        super().__init__(origin, problem)
+        self.origin, self.problem = origin, problem
+
+    def __str__(self) -> str:
+        return f"the checkpoint {self.origin} cannot be used: {self.problem}"
+
+
+class LedgerMissing(LedgerError):
+    """There is no ledger where one must be, or something where a new one shall be."""
+
+    exit_code = 2
+
+    def __init__(self, folder: str, problem: str) -> None:
+        super().__init__(folder, problem)
+        self.folder, self.problem = folder, problem
+
+    def __str__(self) -> str:
+        return f"{self.folder}: {self.problem}"
+
+
+class LedgerBusy(LedgerError):
+    """Another process holds the ledger for writing."""
+
+    exit_code = 5
+
+    def __init__(self, ledger: str) -> None:
+        super().__init__(ledger)
+        self.ledger = ledger
+
+    def __str__(self) -> str:
+        return f"another writer holds the ledger {self.ledger}; there is one writer at a time, wait until it has ended"
+
+
+class LedgerLocked(LedgerError):
+    """The passphrase or the signing key is wrong or missing."""
+
+    exit_code = 6
+
+    def __init__(self, ledger: str, problem: str) -> None:
+        super().__init__(ledger, problem)
+        self.ledger, self.problem = ledger, problem
+
+    def __str__(self) -> str:
+        return f"the ledger {self.ledger} stays closed: {self.problem}"
+
+
+class LedgerUnwritable(LedgerError):
+    """The operating system refused: disk full, read-only folder, device error."""
+
+    def __init__(self, ledger: str, problem: str) -> None:
+        super().__init__(ledger, problem)
+        self.ledger, self.problem = ledger, problem
+
+    def __str__(self) -> str:
+        return (
+            f"the ledger {self.ledger} cannot be read or written: {self.problem}; "
+            "what was acknowledged is kept, what was not is to be appended again"
+        )

@@ -1,5 +1,5 @@
 """
-`detector-pool`: arguments, progress, exit codes; the only file that prints.
+`detector-pool`: arguments, progress, exit codes; the only file that prints, beside `audit_commands`.
 
 Results go to standard output, progress and messages to standard error. Whatever comes from the scanned tree has its
 control characters escaped before it reaches a terminal.
@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from deployments.audit_commands import audit_app
 from detectors.errors import DetectorPoolError, UsageError
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ evidence_app = typer.Typer(help="Evidence folders.", no_args_is_help=True)
 app.add_typer(run_app, name="run")
 app.add_typer(detectors_app, name="detectors")
 app.add_typer(evidence_app, name="evidence")
+app.add_typer(audit_app, name="audit")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 

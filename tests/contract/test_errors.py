@@ -28,8 +28,8 @@ CLASSES = sorted(
     },
     key=lambda cls: cls.__name__,
 )
-# What INTERFACE promises: usage, internal and tampering are told apart by number.
-EXIT_CODES = frozenset({1, 2, 3, 4})
+# What the command line promises: usage, internal, tampering, busy, locked, input/output are told apart by number.
+EXIT_CODES = frozenset({1, 2, 3, 4, 5, 6, 7})
 SAMPLES: dict[Any, Any] = {str: "some text", int: 7, float: 1.5, bool: True}
 
 
