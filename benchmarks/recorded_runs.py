@@ -1,12 +1,12 @@
 """
 Real runs, recorded compactly, so that the simulator and the comparisons of planners replay durations that happened.
 
-    python -m benchmarks.recorded_runs PATH... --name NAME --output FILE [--workers N] [--files-per-batch K]
+    python -m benchmarks.recorded_runs PATH... --name NAME --output FILE [--workers N]
 
 Scans PATH with every detector that is installed on a local Dask cluster, without the cache, and writes one JSON file:
 sizes, lines and languages of the files (no names), and for each batch its worker, start, seconds and files. Rules are
-timed file by file. A tool is one process for a batch, so its batches are kept small (K files of about equal size) and
-a file's share of the batch is by bytes.
+timed file by file. A tool is one process for a batch, so its batches are cut to between 1 and 128 files of about equal
+size, that start and files can be told apart; a file's share of the batch is by bytes.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -123,7 +124,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--name", required=True)
     parser.add_argument("--output", required=True, type=Path)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--files-per-batch", type=int, default=16, help="most files of a tool's batch (default 16)")
     options = parser.parse_args(arguments)
     work, roots, scores = work_of(options.paths)
     optimizer = WorkloadOptimizer()
@@ -131,10 +131,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         optimizer.register_detector(name, complexity_score=score)
     batches: list[Batch] = []
     for one in work:
-        limits = one.limits
-        if limits.start_s:
-            limits = BatchLimits(min(limits.files, options.files_per_batch), limits.start_s)
-        batches += optimizer.plan(one.stage, one.detectors, one.files, options.workers, limits)
+        planned = optimizer.plan(one.stage, one.detectors, one.files, options.workers, one.limits)
+        batches += _cut(planned) if one.limits.start_s else planned
     with open_cluster("local", options.workers) as client:
         executor = ParallelExecutor(DaskBackend(client, options.workers, "local"))
         started = time.time()
@@ -146,6 +144,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options.output.write_bytes(msgspec.json.encode(run) + b"\n")
     print(f"{len(run.files)} files, {len(run.batches)} batches, {makespan_s:.1f} s: {options.output.name}")
     return 0
+
+
+def _cut(batches: Sequence[Batch]) -> list[Batch]:
+    chooser = random.Random(0)
+    parts = []
+    for batch in batches:
+        left = batch.files
+        for number in range(len(batch.files)):
+            if not left:
+                break
+            length = chooser.choice((1, 2, 8, 32, 128))
+            share = batch.predicted_s * len(left[:length]) / len(batch.files)
+            name = f"{batch.name}.{number}"
+            parts.append(msgspec.structs.replace(batch, name=name, files=left[:length], predicted_s=share))
+            left = left[length:]
+    return parts
 
 
 def _recorded(

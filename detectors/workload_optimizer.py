@@ -13,6 +13,7 @@ Sources: Polychronopoulos and Kuck, "Guided self-scheduling", IEEE Transactions 
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -33,8 +34,6 @@ __all__ = ["Allocation", "Batch", "BatchLimits", "WorkloadOptimizer"]
 
 TARGET_S = (0.5, 30.0)
 """Shorter batches cost more in hand-over than they win in balance; longer ones leave too much to lose."""
-STARTS_WORTH = 2.0
-"""A batch of a tool is at least this many times its start-up, or start-ups are most of the run."""
 SHARE_A_WORKER = 3
 A_CALL_BYTES = 1_000_000
 """A plain call counts as one megabyte, so that a complexity score reads as seconds a call."""
@@ -236,12 +235,15 @@ class WorkloadOptimizer:
         batches: list[Batch] = []
         current: list[SourceFile] = []
         current_s = 0.0
-        goal_s = _goal(remaining_s, workers, start_s)
+        # Batches of c seconds cost start * T / (workers * c) of start-ups, and leave some c / 2 to lose at the end.
+        least_s = math.sqrt(2 * start_s * remaining_s / max(workers, 1))
+        least_s = min(least_s, remaining_s / max(workers, 1))
+        goal_s = _goal(remaining_s, workers, least_s)
         for seconds, file in weighed:
             if current and (current_s + seconds > goal_s or len(current) >= limits.files):
                 batches.append(_batch(stage, detectors, current, current_s + start_s, one_process))
                 remaining_s -= current_s
-                goal_s = _goal(remaining_s, workers, start_s)
+                goal_s = _goal(remaining_s, workers, least_s)
                 current, current_s = [], 0.0
             current.append(file)
             current_s += seconds
@@ -411,9 +413,9 @@ def _errors(score: Score) -> dict[str, float | int | None]:
     }
 
 
-def _goal(remaining_s: float, workers: int, start_s: float) -> float:
+def _goal(remaining_s: float, workers: int, least_s: float) -> float:
     low, high = TARGET_S
-    return min(max(remaining_s / (SHARE_A_WORKER * max(workers, 1)), low, STARTS_WORTH * start_s), high)
+    return min(max(remaining_s / (SHARE_A_WORKER * max(workers, 1)), low, least_s), high)
 
 
 def _batch(stage: str, detectors: Sequence[str], files: list[SourceFile], seconds: float, one_process: bool) -> Batch:
