@@ -30,7 +30,16 @@ from benchmarks.recorded_runs import RecordedBatch, RecordedRun, Work, load, sou
 from detectors.model import Analysed, FileReport, SourceFile
 from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
 
-__all__ = ["Durations", "Machines", "Simulated", "durations_of", "learned_from", "simulated", "work_at_scale"]
+__all__ = [
+    "Durations",
+    "Machines",
+    "Simulated",
+    "durations_of",
+    "learned_from",
+    "matched",
+    "simulated",
+    "work_at_scale",
+]
 
 RUN = Path(__file__).parent / "runs" / "two_workers.json"
 HAND_OVER_S = 0.002
@@ -289,18 +298,13 @@ def _policies(run: RecordedRun, work: Sequence[Work], workers: int) -> dict[str,
     }
 
 
-def _matched(run: RecordedRun) -> str:
-    durations = durations_of(run)
+def matched(run: RecordedRun) -> Simulated:
+    """Simulate the recorded run itself: its own batches in the order in which they began."""
     plan = [
         Batch(batch.stage, batch.stage, batch.detectors, tuple(source_file(n, run.files[n]) for n in batch.files), 0.0)
         for batch in sorted(run.batches, key=lambda batch: batch.start_s)
     ]
-    again = simulated(plan, durations, Machines(run.workers), run.makespan_s)
-    error = again.makespan_s / run.makespan_s - 1
-    return (
-        f"{run.name}: {len(run.files)} files, {len(run.batches)} batches, {run.workers} workers; "
-        f"real {run.makespan_s:.1f} s, simulated {again.makespan_s:.1f} s, error {error:+.1%}"
-    )
+    return simulated(plan, durations_of(run), Machines(run.workers), run.makespan_s)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -312,7 +316,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--curve", type=Path, help="where to draw makespan over lower bound against workers")
     options = parser.parse_args(arguments)
     run = load(options.run)
-    print(_matched(run))
+    again_s = matched(run).makespan_s
+    print(
+        f"{run.name}: {len(run.files)} files, {len(run.batches)} batches, {run.workers} workers; "
+        f"real {run.makespan_s:.1f} s, simulated {again_s:.1f} s, error {again_s / run.makespan_s - 1:+.1%}"
+    )
     units = 1_000_000 if options.full else 100_000
     clock = time.perf_counter()
     durations = durations_of(run)
