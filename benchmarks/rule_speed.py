@@ -12,18 +12,17 @@ from __future__ import annotations
 
 import argparse
 import ast
-import random
 import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from benchmarks.intervals import bootstrap, mean
 from detectors.detector import RuleGroup, discover
 from detectors.model import Language
 from detectors.parsing import Unparsable, parse
 
 MAX_BYTES = 2_000_000
-RESAMPLES = 2_000
 SUFFIXES: dict[Language, tuple[str, ...]] = {"c": (".c", ".h"), "python": (".py",)}
 
 
@@ -69,13 +68,13 @@ def _compared(language: Language, files: list[tuple[str, bytes]], pairs: int) ->
     samples = [(_seconds(bare), _seconds(rules)) for _ in range(pairs)]
     megabytes = sum(len(data) for _, data in files) / 1e6
     ratios = [parse_only / ruled for parse_only, ruled in samples]
-    low, high = _interval(ratios)
-    bare_rate = megabytes / _mean([parse_only for parse_only, _ in samples])
-    rule_rate = megabytes / _mean([ruled for _, ruled in samples])
+    low, high = bootstrap(ratios)
+    bare_rate = megabytes / mean([parse_only for parse_only, _ in samples])
+    rule_rate = megabytes / mean([ruled for _, ruled in samples])
     return (
         f"{language}: {len(files)} files, {megabytes:.1f} MB; parse only {bare_rate:.2f} MB/s, "
         f"rules {rule_rate:.2f} MB/s; "
-        f"ratio {_mean(ratios):.3f} (95 % interval {low:.3f} to {high:.3f}, {pairs} pairs)"
+        f"ratio {mean(ratios):.3f} (95 % interval {low:.3f} to {high:.3f}, {pairs} pairs)"
     )
 
 
@@ -110,16 +109,6 @@ def _seconds(work: Callable[[], None]) -> float:
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def _interval(values: Sequence[float]) -> tuple[float, float]:
-    chooser = random.Random(0)
-    means = sorted(_mean(chooser.choices(values, k=len(values))) for _ in range(RESAMPLES))
-    return means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES)]
 
 
 if __name__ == "__main__":

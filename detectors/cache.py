@@ -18,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from detectors.duration_model import ModelState
 from detectors.errors import FormatTooNew, UsageError
 from detectors.model import Analysed, Digest, FileReport, Finding, Language, Marker, NotAnalysed, Outcome, Reason
 from detectors.snapshot import StatEntry
@@ -25,6 +26,8 @@ from detectors.snapshot import StatEntry
 __all__ = ["CachedResult", "ResultCache", "Timing", "result_key"]
 
 FORMAT = 1
+TIMING_VERSION = 2
+"""Of a history row; rows of version 1 have no field for it, and are read."""
 APPLICATION_ID = 0x45445031
 """`EDP1` in SQLite's header: tells our files from anybody else's."""
 DETERMINISTIC: frozenset[Reason] = frozenset({"header-missing", "parse-error", "too-large"})
@@ -53,6 +56,10 @@ class _Report(msgspec.Struct, frozen=True, array_like=True):
     markers: tuple[Marker, ...] = ()
 
 
+class _TimingVersion(msgspec.Struct, frozen=True):
+    version: int = 1
+
+
 class CachedResult(msgspec.Struct, frozen=True):
     """A stored answer and the run that computed it."""
 
@@ -70,13 +77,17 @@ class CachedResult(msgspec.Struct, frozen=True):
 
 
 class Timing(msgspec.Struct, frozen=True):
-    """Decayed sums over (megabytes x, seconds y) of what ran, from which the planner fits a line."""
+    """What is known of a detector's durations: decayed sums over (megabytes x, seconds y) of what ran, and a model."""
 
     n: float = 0.0
     x: float = 0.0
     y: float = 0.0
     xx: float = 0.0
     xy: float = 0.0
+    files: float = 0.0
+    version: int = TIMING_VERSION
+    model: ModelState | None = None
+    """`None` in what was written before there was one; the sums stand in."""
 
 
 def result_key(identity: Digest, digest: Digest, language: Language, path: str, closure: str = "") -> bytes:
@@ -108,6 +119,7 @@ class ResultCache:
     def __init__(self, folder: Path | None) -> None:
         self.warnings: list[str] = []
         """What went wrong and was survived; shown to the user and kept in the evidence."""
+        self._newer_timings: set[str] = set()
         self._lock = threading.RLock()
         self._storing = True
         self._path: Path | None = None
@@ -201,10 +213,18 @@ class ResultCache:
         self._write("INSERT OR REPLACE INTO stat VALUES (?, ?, ?)", rows)
 
     def timings(self) -> dict[str, Timing]:
-        """Return the history of each detector."""
+        """Return the history of each detector; one of a newer release is left alone, with a warning."""
         found = {}
         for name, sums in self._read("SELECT detector, sums FROM timing", ()):
             try:
+                version = msgspec.msgpack.decode(sums, type=_TimingVersion).version
+                if version > TIMING_VERSION:
+                    self._newer_timings.add(name)
+                    self.warnings.append(
+                        f"the history of {name} is of version {version}, and this release reads up to "
+                        f"{TIMING_VERSION}; it is kept for the newer release, and this one predicts without it"
+                    )
+                    continue
                 found[name] = msgspec.msgpack.decode(sums, type=Timing)
             except msgspec.DecodeError:
                 continue  # a history can be learnt again
@@ -212,7 +232,11 @@ class ResultCache:
 
     def remember_timings(self, timings: Mapping[str, Timing]) -> None:
         """Keep the history."""
-        rows = [(name, msgspec.msgpack.encode(timing)) for name, timing in timings.items()]
+        rows = [
+            (name, msgspec.msgpack.encode(timing))
+            for name, timing in timings.items()
+            if name not in self._newer_timings
+        ]
         self._write("INSERT OR REPLACE INTO timing VALUES (?, ?)", rows)
 
     def _connect(self, where: str) -> sqlite3.Connection:

@@ -455,10 +455,7 @@ class Scan:
                 BatchRecord(batch.name, result.worker, start_s, result.seconds, batch.predicted_s, len(batch.files))
             )
         self._cache.store(self.run_id, keyed)
-        share = result.seconds / len(batch.detectors)
-        size = sum(file.size_bytes for file in batch.files)
-        for name in batch.detectors:
-            self._optimizer.observe(name, size, share)
+        self._optimizer.observe_batch(batch, result.seconds, result.outcomes)
 
     def _compare(self, unit: Unit, outcome: Outcome) -> None:
         before = self._to_verify[unit].outcome(*unit)

@@ -1,17 +1,19 @@
 """
-History to predicted seconds, predicted seconds to batches.
+History to predicted seconds, predicted seconds to batches, to an order, and to how many at once.
 
-A detector's time on a batch is taken for a line, `seconds = start + rate * megabytes`, fitted by least squares over
-sums that decay, so that a run learns from the last ones and prediction is arithmetic on stored numbers: a warm run
-imports no numerical library. Until there is a history, the detector's complexity score (seconds a megabyte) stands in.
+The parts are state machines of their own: `duration_model` learns seconds, `fair_queue` orders classes of priority with
+a proven bound, `concurrency` moves the limit by feedback. Here they are fed from one history under one lock. A warm run
+predicts by arithmetic on stored coefficients and imports no numerical library; `refit` alone uses scikit-learn.
 
 Batches follow guided self-scheduling: each takes its share of what remains, the longest files first, so that batches
-shrink towards the end and no worker waits long for the last one.
-Source: Polychronopoulos and Kuck, "Guided self-scheduling", IEEE Transactions on Computers C-36(12), 1987.
+shrink towards the end and no worker waits long for the last one. Within a class of priority the longest go first.
+Sources: Polychronopoulos and Kuck, "Guided self-scheduling", IEEE Transactions on Computers C-36(12), 1987; Graham,
+"Bounds on multiprocessing timing anomalies", SIAM Journal on Applied Mathematics 17(2), 1969 (longest first).
 """
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,19 +22,24 @@ import msgspec
 
 from detectors.cache import Timing
 from detectors.closures import Context
+from detectors.concurrency import ConcurrencyController
+from detectors.duration_learning import DetectorHistory, Score
+from detectors.duration_model import FEATURES, Prediction, Refit, work_features
 from detectors.errors import UsageError
-from detectors.model import SourceFile
+from detectors.fair_queue import FairQueue
+from detectors.model import Analysed, Outcome, SourceFile
 from detectors.rule_settings import RuleSettings
+from detectors.topology import read_topology
 
 __all__ = ["Allocation", "Batch", "BatchLimits", "WorkloadOptimizer"]
 
-DECAY = 0.98
-"""Weight that an observation keeps with each later one of the same detector: about fifty count."""
-MEGABYTE = 1e6
 TARGET_S = (0.5, 30.0)
 """Shorter batches cost more in hand-over than they win in balance; longer ones leave too much to lose."""
 SHARE_A_WORKER = 3
-MIN_HISTORY = 2.0
+A_CALL_BYTES = 1_000_000
+"""A plain call counts as one megabyte, so that a complexity score reads as seconds a call."""
+PRIORITY_RANGE = (-30, 40)
+"""Beyond, the weights' ratio is past any use."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -51,6 +58,8 @@ class Batch(msgspec.Struct, frozen=True):
     """Headers or modules that a tool reads beside its files, and does not report on."""
     contexts: dict[str, Context] = {}
     """By report path how a tool is to look at a file; treated as immutable."""
+    one_process: bool = False
+    """Whether the files' seconds are shares of one process, and not measured one by one."""
 
 
 class BatchLimits(msgspec.Struct, frozen=True):
@@ -58,7 +67,7 @@ class BatchLimits(msgspec.Struct, frozen=True):
 
     files: int = 1_000
     start_s: float = 0.0
-    """Start-up of the detector, paid once a batch."""
+    """Start-up of the detector, paid once a batch; believed until it is learnt."""
 
 
 class Allocation(msgspec.Struct, frozen=True):
@@ -66,29 +75,46 @@ class Allocation(msgspec.Struct, frozen=True):
 
     concurrency: int
     order: tuple[str, ...]
+    """Names, in order."""
     predicted_s: float
+    places: tuple[int, ...] = ()
+    """The same order as places in the list that was asked for."""
 
 
 class _Registered(msgspec.Struct, frozen=True):
-    priority: int
-    weight: float
-    complexity_score: float
+    priority: int = 5
+    weight: float = 1.0
+    complexity_score: float = 1.0
+
+    @property
+    def share(self) -> float:
+        """Weight among all: a step of priority doubles it."""
+        low, high = PRIORITY_RANGE
+        return self.weight * 2.0 ** min(max(self.priority, low), high)
 
 
 class WorkloadOptimizer:
     """
-    Learns how long detectors take and makes batches of about equal length. Thread-safe.
+    Learns how long detectors take, makes batches of about equal length, and orders and bounds work. Thread-safe.
 
     Args:
         timings: The history, by detector, as `ResultCache.timings` returns it.
+        processors: That may be busy at once; if not given, what affinity and control group grant.
+
+    Raises:
+        UsageError: Fewer than one processor.
     """
 
-    def __init__(self, timings: Mapping[str, Timing] | None = None) -> None:
-        self._lock = threading.Lock()
-        self._timings = dict(timings or {})
+    def __init__(self, timings: Mapping[str, Timing] | None = None, *, processors: int | None = None) -> None:
+        if processors is not None and processors < 1:
+            raise UsageError(f"processors must be at least 1, not {processors}")
+        self._lock = threading.RLock()
+        self._processors = processors or read_topology().cpus
+        self._controller = ConcurrencyController(ceiling=self._processors)
         self._registered: dict[str, _Registered] = {}
-        self._error_sum_s = 0.0
-        self._observed = 0
+        self._histories: dict[str, DetectorHistory] = {}
+        for name, timing in (timings or {}).items():
+            self._histories[name] = DetectorHistory(1.0, timing, self._controller.observe)
 
     def register_detector(
         self, detector_name: str, priority: int = 5, weight: float = 1.0, complexity_score: float = 1.0
@@ -98,7 +124,7 @@ class WorkloadOptimizer:
 
         Args:
             detector_name: Its name.
-            priority: Higher runs earlier.
+            priority: Each step doubles its share of what is handed out; none is starved (see `fair_queue`).
             weight: Share among detectors of equal priority, above 0.
             complexity_score: Expected seconds a megabyte (or a call), above 0, until there is a history.
 
@@ -109,24 +135,88 @@ class WorkloadOptimizer:
             raise UsageError(f"weight and complexity_score of {detector_name!r} must be above 0")
         with self._lock:
             self._registered[detector_name] = _Registered(priority, weight, complexity_score)
+            self._history(detector_name).believe(complexity_score)
 
-    def predict(self, detector_name: str, size_bytes: int) -> float:
-        """Return the expected seconds for `size_bytes` in a running batch; never below a microsecond."""
-        _, rate = self._line(detector_name)
-        return max(rate * (size_bytes + 1_000) / MEGABYTE, 1e-6)
+    def predict(
+        self, detector_name: str, size_bytes: int, *, language: str | None = None, lines: int | None = None
+    ) -> float:
+        """Return the expected seconds for a file of `size_bytes` in a running batch; never below a microsecond."""
+        return self.predict_interval(detector_name, size_bytes, language=language, lines=lines).seconds
 
-    def observe(self, detector_name: str, size_bytes: int, seconds: float) -> None:
-        """Learn from one finished batch of `size_bytes` in all that took `seconds`."""
-        start, rate = self._line(detector_name)
-        x = size_bytes / MEGABYTE
+    def predict_interval(
+        self,
+        detector_name: str,
+        size_bytes: int,
+        *,
+        language: str | None = None,
+        lines: int | None = None,
+        path: str = "",
+    ) -> Prediction:
+        """
+        Return the expected seconds for one file in a running batch, and bounds that 90 % have kept.
+
+        Args:
+            detector_name: Known or not.
+            size_bytes: Of the file.
+            language: What it is taken for.
+            lines: Where known.
+            path: Where files are remembered one by one.
+        """
         with self._lock:
-            self._error_sum_s += abs(start + rate * x - seconds)
-            self._observed += 1
-            old = self._timings.get(detector_name, Timing())
-            self._timings[detector_name] = Timing(
-                old.n * DECAY + 1, old.x * DECAY + x, old.y * DECAY + seconds, old.xx * DECAY + x * x,
-                old.xy * DECAY + x * seconds,
-            )  # fmt: skip
+            history = self._history(detector_name)
+            history.learn()
+            features = work_features(size_bytes, language, lines)
+            return history.model.predict(features, history.model.surprise_s(path, size_bytes))
+
+    def observe(
+        self,
+        detector_name: str,
+        size_bytes: int,
+        seconds: float,
+        *,
+        language: str | None = None,
+        lines: int | None = None,
+        files: int = 0,
+    ) -> None:
+        """
+        Learn from one finished batch or call.
+
+        Args:
+            detector_name: Known or not.
+            size_bytes: In all; what is always the same for a plain call.
+            seconds: That it took.
+            language: Of its files, where they have one.
+            lines: In all, where known.
+            files: How many; 0 where that is not known.
+        """
+        with self._lock:
+            self._history(detector_name).observe(work_features(size_bytes, language, lines, files, 1), seconds)
+
+    def observe_batch(self, batch: Batch, seconds: float, outcomes: Iterable[Outcome]) -> None:
+        """
+        Learn from one finished batch of a plan, and remember files that were far off.
+
+        Args:
+            batch: As planned.
+            seconds: That it took on the worker.
+            outcomes: Its answers, with the seconds of each file.
+        """
+        sizes = {file.path: file for file in batch.files}
+        measured: dict[str, list[Analysed]] = {name: [] for name in batch.detectors}
+        for outcome in outcomes:
+            if isinstance(outcome, Analysed) and outcome.detector in measured and outcome.path in sizes:
+                measured[outcome.detector].append(outcome)
+        spent = {name: sum(one.seconds for one in answers) for name, answers in measured.items()}
+        # What is not told apart (reading, files without an answer) is shared out.
+        rest_s = max(seconds - sum(spent.values()), 0.0) / len(batch.detectors)
+        with self._lock:
+            for name, answers in measured.items():
+                history = self._history(name)
+                history.learn()
+                missed_s = sum(history.model.surprise_s(file.path, file.size_bytes) for file in batch.files)
+                history.observe(_features_of(batch.files), spent[name] + rest_s, missed_s)
+                history.learn()
+                self._remember_files(history, batch, answers, spent[name] + rest_s)
 
     def plan(
         self, stage: str, detectors: Sequence[str], files: Iterable[SourceFile], workers: int, limits: BatchLimits
@@ -144,25 +234,26 @@ class WorkloadOptimizer:
         Returns:
             Batches, longest first; together they hold each file once.
         """
-        weighed = sorted(
-            ((sum(self.predict(name, file.size_bytes) for name in detectors), file) for file in files),
-            key=lambda pair: (-pair[0], pair[1].path),
-        )
+        weighed, start_s = self._weighed(detectors, files, limits)
         remaining_s = sum(seconds for seconds, _ in weighed)
+        one_process = limits.start_s > 0
         batches: list[Batch] = []
         current: list[SourceFile] = []
         current_s = 0.0
-        goal_s = _goal(remaining_s, workers)
+        # Batches of c seconds cost start * T / (workers * c) of start-ups, and leave some c / 2 to lose at the end.
+        least_s = math.sqrt(2 * start_s * remaining_s / max(workers, 1))
+        least_s = min(least_s, remaining_s / max(workers, 1))
+        goal_s = _goal(remaining_s, workers, least_s)
         for seconds, file in weighed:
             if current and (current_s + seconds > goal_s or len(current) >= limits.files):
-                batches.append(_batch(stage, detectors, current, current_s + limits.start_s))
+                batches.append(_batch(stage, detectors, current, current_s + start_s, one_process))
                 remaining_s -= current_s
-                goal_s = _goal(remaining_s, workers)
+                goal_s = _goal(remaining_s, workers, least_s)
                 current, current_s = [], 0.0
             current.append(file)
             current_s += seconds
         if current:
-            batches.append(_batch(stage, detectors, current, current_s + limits.start_s))
+            batches.append(_batch(stage, detectors, current, current_s + start_s, one_process))
         return tuple(sorted(batches, key=lambda batch: (-batch.predicted_s, batch.name)))
 
     def optimize_allocation(
@@ -171,71 +262,169 @@ class WorkloadOptimizer:
         """
         Choose how many tasks run at once, and in which order.
 
+        Detectors of one priority and weight are a class; classes share by start-time fair queueing, so that none waits
+        longer than the bound that `fair_queue` proves; within a class the longest go first.
+
         Args:
             pending_tasks: Names of detectors, or tuples that begin with one.
             current_system_load: Share of the processors that others use, 0 to 1, or a mapping with `cpu` in per cent.
 
         Returns:
-            The allocation; its order is by priority, then longest first.
+            The allocation. Its concurrency is what the controller allows, no more than the load leaves free.
         """
-        import os
-
         load = current_system_load
         busy = float(load.get("cpu", 0.0)) / 100 if isinstance(load, Mapping) else float(load)
         names = [task if isinstance(task, str) else str(task[0]) for task in pending_tasks]
-        processors = len(os.sched_getaffinity(0))
-        free = max(1, round(processors * (1 - min(max(busy, 0.0), 1.0))))
-        default = _Registered(5, 1.0, 1.0)
-        ranked = sorted(
-            names,
-            key=lambda name: (-self._registered.get(name, default).priority, -sum(self._line(name)), name),
-        )
-        total_s = sum(sum(self._line(name)) for name in names)
-        return Allocation(min(free, max(len(names), 1)), tuple(ranked), total_s / free)
+        free = max(1, round(self._processors * (1 - min(max(busy, 0.0), 1.0))))
+        with self._lock:
+            seconds = {name: self._call_s(name) for name in set(names)}
+            at_once = min(free, self._controller.limit, max(len(names), 1))
+            shares = {name: self._registered.get(name, _Registered()).share for name in seconds}
+        queue: FairQueue[int] = FairQueue()
+        for share in sorted(set(shares.values()), reverse=True):
+            queue.add_class(share, share * sum(other == share for other in shares.values()))
+        for place in sorted(range(len(names)), key=lambda place: (-seconds[names[place]], names[place], place)):
+            queue.push(shares[names[place]], place, seconds[names[place]])
+        places = tuple(queue)
+        total_s = sum(seconds[name] for name in names)
+        return Allocation(at_once, tuple(names[place] for place in places), total_s / at_once, places)
+
+    def refit(self) -> dict[str, Refit]:
+        """
+        Fit every detector's recent history with scikit-learn (seconds of import: never on a hot path).
+
+        Returns:
+            By detector what was tried, its error on observations held out in time, and whether it was taken.
+        """
+        with self._lock:
+            found = {name: history.refit() for name, history in sorted(self._histories.items())}
+        return {name: refit for name, refit in found.items() if refit is not None}
 
     def get_optimization_stats(self) -> dict[str, Any]:
-        """Return what was learnt: the line of each detector, and the mean absolute error of prediction in seconds."""
+        """
+        Return what was learnt, and how well it predicts.
+
+        Errors are mean absolute ones in seconds, of predictions made before each observation, all over the same ones:
+        the model's, and those of two rivals that only know the mean so far (a file's, a megabyte's).
+        """
         with self._lock:
-            timings, observed, error_s = dict(self._timings), self._observed, self._error_sum_s
+            scores = {name: history.score() for name, history in sorted(self._histories.items())}
+            lines = {name: self._history(name).model.line(None) for name in scores}
+            observed = {name: self._history(name).observed for name in scores}
+            weights = {name: self._history(name).model.coefficients for name in scores}
+            limit = self._controller.limit
         return {
-            "observed_batches": observed,
-            "mean_absolute_error_s": error_s / observed if observed else None,
+            "observed_batches": sum(observed.values()),
+            **_errors(sum(scores.values(), Score())),
+            "concurrency_limit": limit,
             "detectors": {
-                name: dict(zip(("start_s", "seconds_per_mb"), self._line(name), strict=True))
-                | {"observations": timing.n}
-                for name, timing in sorted(timings.items())
+                name: {
+                    "start_s": lines[name][0],
+                    "seconds_a_file": lines[name][1],
+                    "seconds_per_mb": max(weights[name][3:]) if observed[name] else lines[name][2],
+                    "coefficients": dict(zip(FEATURES, weights[name], strict=True)),
+                    "observations": observed[name],
+                    **_errors(score),
+                }
+                for name, score in scores.items()
             },
         }
 
     def timings(self) -> dict[str, Timing]:
         """Return the history, to be kept by `ResultCache.remember_timings`."""
         with self._lock:
-            return dict(self._timings)
+            return {name: kept for name, history in self._histories.items() if (kept := history.timing()).n}
 
-    def _line(self, detector_name: str) -> tuple[float, float]:
-        """Return (start seconds, seconds a megabyte)."""
-        timing = self._timings.get(detector_name)
-        registered = self._registered.get(detector_name)
-        score = registered.complexity_score if registered else 1.0
-        if timing is None or timing.n < MIN_HISTORY or timing.x <= 0:
-            return 0.0, score
-        spread = timing.n * timing.xx - timing.x * timing.x
-        mean_rate = timing.y / timing.x
-        if spread <= 1e-9 * timing.n * timing.xx:
-            return 0.0, mean_rate
-        rate = (timing.n * timing.xy - timing.x * timing.y) / spread
-        start = (timing.y - rate * timing.x) / timing.n
-        # A line through noise may fall or begin below zero, which no real detector does.
-        return (start, rate) if rate > 0 and start >= 0 else (0.0, mean_rate)
+    def _history(self, detector_name: str) -> DetectorHistory:
+        history = self._histories.get(detector_name)
+        if history is None:
+            score = self._registered.get(detector_name, _Registered()).complexity_score
+            history = self._histories[detector_name] = DetectorHistory(score, None, self._controller.observe)
+        return history
+
+    def _call_s(self, detector_name: str) -> float:
+        history = self._history(detector_name)
+        history.learn()
+        return history.model.seconds(work_features(A_CALL_BYTES, files=0, batches=1))
+
+    def _weighed(
+        self, detectors: Sequence[str], files: Iterable[SourceFile], limits: BatchLimits
+    ) -> tuple[list[tuple[float, SourceFile]], float]:
+        """Return the files with their seconds over all detectors, longest first, and the start-up of a batch."""
+        with self._lock:
+            histories = [self._history(name) for name in detectors]
+            for history in histories:
+                history.learn()
+            start_s = sum(history.model.line(None)[0] for history in histories)
+            if not all(history.known for history in histories):
+                start_s = max(limits.start_s, start_s)
+            models = [history.model for history in histories]
+            lines: dict[str, tuple[float, float]] = {}
+            weighed = []
+            for file in files:
+                if file.language not in lines:
+                    parts = [model.line(file.language) for model in models]
+                    lines[file.language] = sum(part[1] for part in parts), sum(part[2] for part in parts) / 1e6
+                a_file_s, a_byte_s = lines[file.language]
+                seconds = a_file_s + a_byte_s * file.size_bytes
+                for model in models:
+                    if model.remembers(file.path):
+                        seconds += model.surprise_s(file.path, file.size_bytes)
+                weighed.append((max(seconds, 1e-6), file))
+        weighed.sort(key=lambda pair: (-pair[0], pair[1].path))
+        return weighed, start_s
+
+    def _remember_files(
+        self, history: DetectorHistory, batch: Batch, answers: Sequence[Analysed], seconds: float
+    ) -> None:
+        model = history.model
+        if not batch.one_process:
+            files = {file.path: file for file in batch.files}
+            for one in answers:
+                file = files[one.path]
+                line_s = model.seconds(work_features(file.size_bytes, file.language))
+                model.observe_file(one.path, file.size_bytes, line_s, one.seconds)
+            return
+        # The seconds of one process are its largest file's, where that file is most of it.
+        largest = max(batch.files, key=lambda file: file.size_bytes)
+        if 2 * largest.size_bytes > sum(file.size_bytes for file in batch.files):
+            others = [file for file in batch.files if file is not largest]
+            rest_s = model.line(None)[0] + sum(
+                model.seconds(work_features(file.size_bytes, file.language))
+                + model.surprise_s(file.path, file.size_bytes)
+                for file in others
+            )
+            line_s = model.seconds(work_features(largest.size_bytes, largest.language))
+            model.observe_file(largest.path, largest.size_bytes, line_s, max(seconds - rest_s, 0.0))
 
 
-def _goal(remaining_s: float, workers: int) -> float:
+def _features_of(files: Sequence[SourceFile]) -> tuple[float, ...]:
+    by_language: dict[str, list[int]] = {}
+    for file in files:
+        by_language.setdefault(file.language, []).append(file.size_bytes)
+    parts = [work_features(sum(sizes), language, files=len(sizes)) for language, sizes in by_language.items()]
+    return (1.0, *(sum(part[place] for part in parts) for place in range(1, len(FEATURES))))
+
+
+def _errors(score: Score) -> dict[str, float | int | None]:
+    count = score.observations
+    return {
+        "scored": count,
+        "mean_absolute_error_s": score.model_error_s / count if count else None,
+        "mean_only_error_s": score.mean_error_s / count if count else None,
+        "size_only_error_s": score.size_error_s / count if count else None,
+        "mean_seconds": score.seconds / count if count else None,
+        "interval_coverage": score.inside / count if count else None,
+    }
+
+
+def _goal(remaining_s: float, workers: int, least_s: float) -> float:
     low, high = TARGET_S
-    return min(max(remaining_s / (SHARE_A_WORKER * max(workers, 1)), low), high)
+    return min(max(remaining_s / (SHARE_A_WORKER * max(workers, 1)), low, least_s), high)
 
 
-def _batch(stage: str, detectors: Sequence[str], files: list[SourceFile], seconds: float) -> Batch:
+def _batch(stage: str, detectors: Sequence[str], files: list[SourceFile], seconds: float, one_process: bool) -> Batch:
     import hashlib
 
     token = hashlib.sha256(msgspec.msgpack.encode([(file.path, file.digest) for file in files])).hexdigest()[:12]
-    return Batch(f"{stage}-{token}", stage, tuple(detectors), tuple(files), seconds)
+    return Batch(f"{stage}-{token}", stage, tuple(detectors), tuple(files), seconds, one_process=one_process)

@@ -1,4 +1,4 @@
-"""`--cluster local`: worker processes on this machine, over mutual TLS with certificates made for this run only."""
+"""`--cluster local`, `local-adaptive`: worker processes on this machine, over mutual TLS made for this run only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from detectors.errors import ClusterError
+from detectors.topology import read_topology
 
 __all__ = ["LocalProcesses"]
 
@@ -27,7 +28,7 @@ CONFIGURATION: dict[str, Any] = {
 
 
 class LocalProcesses:
-    """A scheduler in this process and one single-threaded worker process each."""
+    """A scheduler in this process and single-threaded worker processes; on several NUMA nodes they are pinned."""
 
     name: ClassVar[str] = "local"
 
@@ -39,31 +40,59 @@ class LocalProcesses:
     def open(self, target: str, workers: int) -> Iterator[Any]:
         """Yield a connected client; see `detectors.ports.ClusterKind`."""
         del target
-        import dask
-        from distributed import Client, LocalCluster, Security
-
-        logging.getLogger("distributed").setLevel(logging.CRITICAL)
-        with dask.config.set(CONFIGURATION), contextlib.ExitStack() as stack:
-            try:
-                security = Security.temporary()  # type: ignore[no-untyped-call]
-                cluster = LocalCluster(  # type: ignore[no-untyped-call]
-                    n_workers=workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    host="127.0.0.1",
-                    protocol="tls://",
-                    security=security,
-                    dashboard_address="127.0.0.1:0",
-                    worker_dashboard_address=None,
-                    scheduler_kwargs={"dashboard": False},
-                    silence_logs=logging.CRITICAL,
-                )
-                stack.callback(cluster.close)
-                # Not as a context manager: it may be closed in another context than it was opened in (a flow's task).
-                client = Client(cluster, security=security, set_as_default=False)  # type: ignore[no-untyped-call]
-                stack.callback(client.close)
-            except (OSError, TimeoutError, RuntimeError) as problem:
-                raise ClusterError(
-                    f"a local Dask cluster cannot be started: {problem}; try --cluster inline"
-                ) from problem
+        with _connected(workers, workers) as (client, _):
             yield client
+
+
+class AdaptiveProcesses:
+    """The same, with one worker at first and more as Dask's own `Adaptive` sees work waiting, up to `workers`."""
+
+    name: ClassVar[str] = "local-adaptive"
+
+    def accepts(self, target: str) -> bool:
+        """Tell whether `target` is `local-adaptive`."""
+        return target == self.name
+
+    @contextlib.contextmanager
+    def open(self, target: str, workers: int) -> Iterator[Any]:
+        """Yield a connected client; see `detectors.ports.ClusterKind`."""
+        del target
+        with _connected(1, workers) as (client, cluster):
+            # Never none: starting the first worker anew for each batch costs more than keeping it.
+            cluster.adapt(minimum=1, maximum=max(workers, 1), interval="500ms")
+            yield client
+
+
+@contextlib.contextmanager
+def _connected(at_first: int, workers: int) -> Iterator[tuple[Any, Any]]:
+    """Yield a client and its cluster."""
+    import dask
+    from distributed import Client, LocalCluster, Security
+
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with dask.config.set(CONFIGURATION), contextlib.ExitStack() as stack:
+        try:
+            security = Security.temporary()  # type: ignore[no-untyped-call]
+            cluster = LocalCluster(  # type: ignore[no-untyped-call]
+                n_workers=at_first,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                protocol="tls://",
+                security=security,
+                dashboard_address="127.0.0.1:0",
+                worker_dashboard_address=None,
+                scheduler_kwargs={"dashboard": False},
+                silence_logs=logging.CRITICAL,
+            )
+            stack.callback(cluster.close)
+            # Not as a context manager: it may be closed in another context than it was opened in (a flow's task).
+            client = Client(cluster, security=security, set_as_default=False)  # type: ignore[no-untyped-call]
+            stack.callback(client.close)
+            if len(read_topology().nodes) > 1:
+                from detectors.worker_pinning import PinWorkers
+
+                client.register_plugin(PinWorkers(workers))
+        except (OSError, TimeoutError, RuntimeError) as problem:
+            raise ClusterError(f"a local Dask cluster cannot be started: {problem}; try --cluster inline") from problem
+        yield client, cluster

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -101,3 +102,52 @@ def test_a_running_scheduler_is_reached_with_certificates(tmp_path: Path, monkey
             assert client.submit(sum, [1, 2]).result() == 3
     with pytest.raises(ClusterError, match="cannot be reached"), open_cluster("tls://127.0.0.1:1", 1):
         pass
+
+
+@pytest.mark.slow
+def test_an_adaptive_cluster_keeps_one_worker_and_grows_with_the_work() -> None:
+    """Without a worker kept, every batch would wait for a process to start; without growth, it would be one worker."""
+    with open_cluster("local-adaptive", 2) as client:
+        assert len(client.scheduler_info()["workers"]) == 1
+        # The work ends only when a second worker came: a worker says who it is until two have been seen.
+        futures = [client.submit(_who_when_two, number, pure=False) for number in range(40)]
+        seen = set(client.gather(futures))
+
+        assert len(seen) == 2
+
+
+def _who_when_two(number: int) -> str:
+    import time
+
+    from distributed import get_worker
+
+    time.sleep(0.5)  # work long enough that Dask takes it for worth another worker
+    return str(get_worker().address)
+
+
+@pytest.mark.slow
+def test_workers_are_pinned_to_the_nodes_of_the_topology(tmp_path: Path) -> None:
+    """Pinned workers that share a node by mistake leave the other idle; unpinned ones must say so."""
+    from distributed import Client, LocalCluster
+
+    from detectors.worker_pinning import PinWorkers, placements
+
+    usable = sorted(os.sched_getaffinity(0))
+    if len(usable) < 2:
+        pytest.skip("one processor cannot be two nodes")
+    for number, cpus in enumerate((usable[:1], usable[1:])):
+        (tmp_path / "node" / f"node{number}").mkdir(parents=True)
+        (tmp_path / "node" / f"node{number}" / "cpulist").write_text(",".join(map(str, cpus)))
+    options = {"threads_per_worker": 1, "dashboard_address": "127.0.0.1:0", "host": "127.0.0.1"}
+    with LocalCluster(n_workers=2, **options) as cluster, Client(cluster, set_as_default=False) as client:
+        assert {placement.pinned for placement in placements(client).values()} == {False}
+        client.register_plugin(PinWorkers(2, tmp_path))
+        found = placements(client)
+        threads = client.run(_affinities)
+
+        assert sorted(placement.node for placement in found.values()) == [0, 1]
+        assert {worker: {placement.cpus} for worker, placement in found.items()} == threads
+
+
+def _affinities() -> set[tuple[int, ...]]:
+    return {tuple(sorted(os.sched_getaffinity(int(task.name)))) for task in Path("/proc/self/task").iterdir()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from detectors.cache import ResultCache, Timing, result_key
 from detectors.errors import FormatTooNew, UsageError
 from detectors.model import Analysed, Digest, FileReport, Finding, NotAnalysed, Region
+from detectors.workload_optimizer import WorkloadOptimizer
 
 FOUND = Analysed("a.c", "d", FileReport((Finding("R", "note", "m", Region(1, 2, 3, 4)),), {"calls": b"\x01"}, 0.5), 1.5)
 KEY = result_key(Digest("sha256:d"), Digest("sha256:f"), "c", "")
@@ -152,3 +154,27 @@ def test_timings_survive(tmp_path: Path) -> None:
     with ResultCache(tmp_path) as cache:
         cache._connection.execute("INSERT INTO timing VALUES ('bad', x'c1')")
         assert cache.timings() == {"ruff": Timing(1, 2, 3, 4, 5)}
+
+
+def test_a_history_of_before_the_model_is_read(tmp_path: Path) -> None:
+    """Whoever updates must not lose what years of runs have taught."""
+    old = msgspec.msgpack.encode({"n": 10.0, "x": 20.0, "y": 60.0, "xx": 40.0, "xy": 120.0})
+    with ResultCache(tmp_path) as cache:
+        cache._connection.execute("INSERT INTO timing VALUES ('ruff', ?)", (old,))
+        timings = cache.timings()
+
+    assert timings == {"ruff": Timing(10, 20, 60, 40, 120)}
+    assert WorkloadOptimizer(timings).predict("ruff", 1_000_000) == pytest.approx(3.0, rel=0.01)
+
+
+def test_a_history_of_a_newer_release_is_left_alone_and_told(tmp_path: Path) -> None:
+    """An older release that shares the cache must neither misread nor overwrite what the newer one learnt."""
+    newer = msgspec.msgpack.encode({"version": 99, "n": "another meaning"})
+    with ResultCache(tmp_path) as cache:
+        cache._connection.execute("INSERT INTO timing VALUES ('ruff', ?)", (newer,))
+        assert cache.timings() == {}
+        assert "version 99" in cache.warnings[0]
+        cache.remember_timings({"ruff": Timing(1, 2, 3, 4, 5), "bandit": Timing(1)})
+
+        assert cache._read("SELECT sums FROM timing WHERE detector = 'ruff'", ()) == [(newer,)]
+        assert cache.timings() == {"bandit": Timing(1)}

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors.errors import UsageError
-from detectors.model import Digest, SourceFile
-from detectors.workload_optimizer import BatchLimits, WorkloadOptimizer
+from detectors.model import Analysed, Digest, FileReport, SourceFile
+from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
 
 
 def _file(number: int, size: int) -> SourceFile:
@@ -81,3 +83,91 @@ def test_senseless_weights_are_refused(weight: float, score: float) -> None:
     """A share of nothing would starve the detector."""
     with pytest.raises(UsageError):
         WorkloadOptimizer().register_detector("d", 1, weight, score)
+
+
+def _batch(files: list[SourceFile], one_process: bool = False) -> Batch:
+    return Batch("s-1", "s", ("d",), tuple(files), 1.0, one_process=one_process)
+
+
+def test_a_slow_file_is_known_the_next_time() -> None:
+    """A file that takes a minute and looks like any other would be started last again every night."""
+    optimizer = WorkloadOptimizer()
+    files = [_file(number, 1_000) for number in range(20)]
+    for _ in range(5):
+        seconds = {file.path: 60.0 if file.path == "f0007.c" else 0.01 for file in files}
+        answers = [Analysed(path, "d", FileReport(), taken_s) for path, taken_s in seconds.items()]
+        optimizer.observe_batch(_batch(files), sum(seconds.values()), answers)
+    again = WorkloadOptimizer(optimizer.timings())
+
+    assert again.plan("s", ("d",), files, 2, BatchLimits())[0].files[0].path == "f0007.c"
+    assert again.predict_interval("d", 1_000, language="c", path="f0007.c").seconds == pytest.approx(60, rel=0.05)
+    assert again.predict("d", 1_000, language="c") < 1
+
+
+def test_shares_of_one_process_are_not_taken_for_measurements() -> None:
+    """A tool's seconds are shared out by bytes; taken for each file's own they would teach noise file by file."""
+    optimizer = WorkloadOptimizer()
+    files = [_file(number, 100_000) for number in range(10)]
+    answers = [Analysed(file.path, "d", FileReport(), 6.0) for file in files]
+    optimizer.observe_batch(_batch(files, one_process=True), 60.0, answers)
+    model = optimizer.timings()["d"].model
+    assert model is not None
+    assert model.surprises == {}
+
+    large = [_file(99, 5_000_000), *files[:1]]
+    for _ in range(3):
+        answers = [Analysed(file.path, "d", FileReport(), 200.0) for file in large]
+        optimizer.observe_batch(_batch(large, one_process=True), 2_000.0, answers)
+    model = optimizer.timings()["d"].model
+    assert model is not None
+    assert set(model.surprises) <= {"f0099.c"}
+
+
+def test_start_ups_are_learnt_and_batches_grow_with_them() -> None:
+    """A tool that takes seconds to start, run on ten files at a time, spends the night starting."""
+    cheap, dear = WorkloadOptimizer(), WorkloadOptimizer()
+    for number in range(1, 40):
+        files = [_file(place, 10_000 * (number % 7 + 1)) for place in range(number % 5 + 1)]
+        size = sum(file.size_bytes for file in files)
+        for optimizer, start_s in ((cheap, 0.0), (dear, 4.0)):
+            optimizer.observe("d", size, start_s + size / 1e5, language="c", files=len(files))
+    work = [_file(number, 50_000) for number in range(400)]
+    few, many = (optimizer.plan("s", ("d",), work, 2, BatchLimits()) for optimizer in (dear, cheap))
+
+    assert dear.get_optimization_stats()["detectors"]["d"]["start_s"] == pytest.approx(4.0, rel=0.05)
+    assert 2 <= len(few) < len(many)
+
+
+def test_prediction_is_scored_against_the_mean_before_it_learns() -> None:
+    """A score over what was already learnt would praise any model."""
+    optimizer = WorkloadOptimizer()
+    chooser = random.Random(1)
+    for _ in range(200):
+        size = chooser.randrange(10_000, 1_000_000)
+        optimizer.observe("d", size, (0.2 + size / 1e6) * chooser.lognormvariate(0, 0.1), language="c", files=1)
+    stats = optimizer.get_optimization_stats()
+
+    assert 195 <= stats["scored"] < 200
+    assert stats["mean_absolute_error_s"] < 0.6 * stats["mean_only_error_s"]
+    assert stats["mean_absolute_error_s"] < stats["size_only_error_s"]
+    assert stats["interval_coverage"] == pytest.approx(0.9, abs=0.1)
+    assert optimizer.refit()["d"].observations == 200
+
+
+def test_no_priority_starves() -> None:
+    """Work of the lowest priority must come before the end of a long queue of the highest."""
+    optimizer = WorkloadOptimizer()
+    optimizer.register_detector("urgent", priority=7)
+    optimizer.register_detector("idle", priority=5)
+    allocation = optimizer.optimize_allocation(["idle"] * 20 + ["urgent"] * 200, 0.0)
+
+    # Weights are 4 to 1 and all calls of one length: the k-th idle one has at most 4 k + 1 urgent ones before it.
+    before = [allocation.order[:place].count("urgent") for place, name in enumerate(allocation.order) if name == "idle"]
+    assert all(urgent <= 4 * number + 1 for number, urgent in enumerate(before))
+    assert sorted(allocation.places) == list(range(220))
+
+
+def test_a_machine_without_processors_is_refused() -> None:
+    """No limit can be kept on it."""
+    with pytest.raises(UsageError, match="processors"):
+        WorkloadOptimizer(processors=0)
