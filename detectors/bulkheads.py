@@ -90,7 +90,7 @@ class ReadyQueue:
     def __init__(self, chunk_s: float, chunk_units: int) -> None:
         self._chunk_s, self._chunk_units = chunk_s, chunk_units
         self.compartments: dict[str, Compartment] = {}
-        self.active: set[Chunk] = set()
+        self.active: dict[Chunk, None] = {}
         self._passed = 0.0
         self._added = 0
         self.waiting_units = 0
@@ -140,13 +140,13 @@ class ReadyQueue:
     def steal(self) -> Chunk | None:
         """Return half of the longest running chunk's remainder, or `None` where nothing is worth it."""
         victim = max((chunk for chunk in self.active if chunk.stealable), key=lambda c: len(c.units), default=None)
-        if victim is None or len(victim.units) < 2 or not _open(victim.job):
+        if victim is None or not victim.units or not _open(victim.job):
             return None
         limit = victim.compartment.limit
         if limit is not None and victim.compartment.running >= limit:
             return None
         stolen: collections.deque[int] = collections.deque()
-        for _ in range(len(victim.units) // 2):
+        for _ in range((len(victim.units) + 1) // 2):
             try:
                 stolen.appendleft(victim.units.pop())
             except IndexError:  # its owner was quicker
@@ -169,7 +169,7 @@ class ReadyQueue:
 
     def finished(self, chunk: Chunk, seconds: float) -> bool:
         """Account for a chunk; return whether its job is complete."""
-        self.active.discard(chunk)
+        self.active.pop(chunk, None)
         chunk.job.running -= 1
         chunk.compartment.running -= 1
         chunk.job.left -= chunk.size
@@ -196,7 +196,7 @@ class ReadyQueue:
     def _begun(self, chunk: Chunk) -> Chunk:
         chunk.job.running += 1
         chunk.compartment.running += 1
-        self.active.add(chunk)
+        self.active[chunk] = None
         return chunk
 
 

@@ -164,9 +164,7 @@ class Memo:
     def expire(self) -> int:
         """Drop what is out of date; return how many."""
         with self._lock:
-            before = len(self._cache)
-            self._cache.expire()
-            return before - len(self._cache)
+            return len(self._cache.expire())
 
     def _keep(self, key: bytes, value: Any, size: int) -> None:
         now = self._clock()
