@@ -67,7 +67,7 @@ class Compartment:
 class Chunk:
     """Units of one job and detector that a thread works through; others may take from the end of `units`."""
 
-    __slots__ = ("assigned", "compartment", "job", "nested", "size", "stealable", "units")
+    __slots__ = ("assigned", "compartment", "inside_s", "job", "nested", "size", "stealable", "units")
 
     def __init__(
         self, job: Job, compartment: Compartment, units: Iterable[int], stealable: bool, nested: bool = False
@@ -76,6 +76,8 @@ class Chunk:
         self.assigned = tuple(units)
         self.units = collections.deque(self.assigned)
         self.size = len(self.assigned)
+        self.inside_s: float | None = None
+        """Set where the way there and back is long, so that it does not count as the detector's length."""
 
 
 class ReadyQueue:
@@ -174,7 +176,7 @@ class ReadyQueue:
         chunk.compartment.running -= 1
         chunk.job.left -= chunk.size
         if chunk.size:
-            mean_s = seconds / chunk.size
+            mean_s = (seconds if chunk.inside_s is None else chunk.inside_s) / chunk.size
             old = chunk.compartment.mean_s
             chunk.compartment.mean_s = mean_s if old is None else old + SMOOTHING * (mean_s - old)
         return chunk.job.left == 0

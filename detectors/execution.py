@@ -174,6 +174,7 @@ class Runner:
         ran = len(tally.latencies_s) - tally.retried
         self._metrics.add(registration.name, tally, ran)
         seconds = sum(tally.latencies_s)
+        chunk.inside_s = seconds if registration.isolation == "dask" else None
         with self._lock:
             self.inside_s += seconds
         if ran:

@@ -25,7 +25,7 @@ from detectors.ports import open_cluster
 from detectors.process_isolation import Outcome, ProcessShelf, Unit, pickled
 from detectors.registration import Registration, RetryPolicy
 
-__all__ = ["RemoteDetector", "RemoteUnits", "execute_units"]
+__all__ = ["RemoteAnswers", "RemoteDetector", "RemoteUnits", "execute_units"]
 
 ATTEMPTS_ALONE = 2
 """Dask blames whatever waited on a worker that died; a unit alone that loses its worker this often is at fault."""
@@ -103,7 +103,7 @@ class RemoteUnits:
             return [], problem
         if result.error is not None:
             return [], result.error
-        return [_read(detector.name, answer) for answer in result.value], None
+        return _read(detector.name, result.value), None
 
     def _opened(self) -> ParallelExecutor:
         with self._lock:
@@ -113,12 +113,24 @@ class RemoteUnits:
             return self._executor
 
 
-def execute_units(detector: RemoteDetector, units: Sequence[bytes]) -> list[tuple[bytes, float, float, str]]:
+class RemoteAnswers(msgspec.Struct, frozen=True):
+    """What came of a task's units, in order."""
+
+    outcomes: bytes | list[bytes]
+    """Pickled (value, error) pairs: all in one, or, where one of them cannot travel so, each for itself."""
+    seconds: list[float]
+    cpu_seconds: float
+    """Of all together."""
+    worker: str
+
+
+def execute_units(detector: RemoteDetector, units: Sequence[bytes]) -> RemoteAnswers:
     """
     Run units on a Dask worker.
 
-    Returns:
-        (pickled (value, error), seconds, processor seconds, worker) for each unit, in order.
+    Args:
+        detector: What they are for.
+        units: Pickled (args, kwargs) each.
     """
     import socket
 
@@ -126,59 +138,84 @@ def execute_units(detector: RemoteDetector, units: Sequence[bytes]) -> list[tupl
     with contextlib.suppress(ImportError, ValueError):
         from distributed import get_worker
 
-        worker = str(get_worker().name)
+        worker = f"dask-{get_worker().name}"
     if detector.timeout_s is not None:
         return _apart(detector, units, worker)
+    cpu_s = time.thread_time()
     try:
         function = _function(detector.function)
     except Exception as problem:  # importing the detector's module may raise anything
         error = NotTransferable(detector.name, "function", f"{type(problem).__name__}: {problem}")
-        return [(pickle.dumps((None, error)), 0.0, 0.0, worker) for _ in units]
-    return [(*_execute(detector.name, function, data), worker) for data in units]
+        return RemoteAnswers([pickle.dumps((None, error)) for _ in units], [0.0] * len(units), 0.0, worker)
+    done = [_execute(function, data) for data in units]
+    pairs = [(value, error) for value, error, _ in done]
+    return RemoteAnswers(
+        _packed(detector.name, pairs), [seconds for _, _, seconds in done], time.thread_time() - cpu_s, worker
+    )
 
 
-def _execute(name: str, function: Callable[..., Any], data: bytes) -> tuple[bytes, float, float]:
-    started, cpu_s = time.perf_counter(), time.thread_time()
+def _execute(function: Callable[..., Any], data: bytes) -> tuple[Any, BaseException | None, float]:
+    started = time.perf_counter()
     try:
         args, kwargs = pickle.loads(data)  # noqa: S301 - from our own driver, through Dask's mutual TLS
-        started, cpu_s = time.perf_counter(), time.thread_time()
-        outcome: tuple[Any, BaseException | None] = function(*args, **kwargs), None
+        started = time.perf_counter()
+        return function(*args, **kwargs), None, time.perf_counter() - started
     except (Exception, SystemExit) as problem:
-        outcome = None, problem
-    seconds, cpu_s = time.perf_counter() - started, time.thread_time() - cpu_s
-    return _dumped(name, outcome), seconds, cpu_s
+        return None, problem, time.perf_counter() - started
 
 
-def _dumped(name: str, outcome: tuple[Any, BaseException | None]) -> bytes:
+def _packed(name: str, pairs: Sequence[tuple[Any, BaseException | None]]) -> bytes | list[bytes]:
+    if all(error is None for _, error in pairs):
+        with contextlib.suppress(Exception):  # then each for itself, so that the one at fault is found
+            return pickle.dumps(pairs)
+    return [_dumped(name, pair) for pair in pairs]
+
+
+def _dumped(name: str, pair: tuple[Any, BaseException | None]) -> bytes:
     import cloudpickle
 
     try:
-        data: bytes = cloudpickle.dumps(outcome)
-        if outcome[1] is not None:
+        data: bytes = cloudpickle.dumps(pair)
+        if pair[1] is not None:
             pickle.loads(data)  # noqa: S301 - many exceptions can be pickled and never be read again
     except Exception as problem:  # a value's own code may raise anything
-        what = "result" if outcome[1] is None else f"error ({outcome[1]!r:.200})"
+        what = "result" if pair[1] is None else f"error ({pair[1]!r:.200})"
         data = pickle.dumps((None, NotTransferable(name, what, f"{type(problem).__name__}: {problem}")))
     return data
 
 
-def _apart(detector: RemoteDetector, units: Sequence[bytes], worker: str) -> list[tuple[bytes, float, float, str]]:
+def _apart(detector: RemoteDetector, units: Sequence[bytes], worker: str) -> RemoteAnswers:
     """Run units in a process beside this worker, which can be ended."""
     sent = [Unit(place, *pickle.loads(data)) for place, data in enumerate(units)]  # noqa: S301
-    answers: dict[int, tuple[bytes, float, float, str]] = {}
+    outcomes: list[Outcome] = [Outcome()] * len(sent)
     for unit, outcome in _shelf().execute(_registration(detector), iter(sent)):
-        data = _dumped(detector.name, (outcome.value, outcome.error))
-        answers[unit.index] = data, outcome.seconds, outcome.cpu_seconds, f"{worker}/{outcome.worker}"
-    return [answers[place] for place in range(len(units))]
+        outcomes[unit.index] = outcome
+    return RemoteAnswers(
+        _packed(detector.name, [(outcome.value, outcome.error) for outcome in outcomes]),
+        [outcome.seconds for outcome in outcomes],
+        sum(outcome.cpu_seconds for outcome in outcomes),
+        worker,
+    )
 
 
-def _read(name: str, answer: tuple[bytes, float, float, str]) -> Outcome:
-    data, seconds, cpu_s, worker = answer
+def _read(name: str, answers: RemoteAnswers) -> list[Outcome]:
+    pairs: list[tuple[Any, BaseException | None]] = []
+    packed = answers.outcomes
     try:
-        value, error = pickle.loads(data)  # noqa: S301 - from our own workers, through Dask's mutual TLS
+        pairs = pickle.loads(packed) if isinstance(packed, bytes) else []  # noqa: S301 - from our own workers
     except Exception as problem:  # a result may be pickled and not be read again
-        value, error = None, NotTransferable(name, "result", f"{type(problem).__name__}: {problem}")
-    return Outcome(value, error, seconds, cpu_s, worker=worker)
+        error = NotTransferable(name, "result", f"{type(problem).__name__}: {problem}")
+        pairs = [(None, error)] * len(answers.seconds)
+    for data in packed if isinstance(packed, list) else ():
+        try:
+            pairs.append(pickle.loads(data))  # noqa: S301 - from our own workers, through Dask's mutual TLS
+        except Exception as problem:  # the same, of one
+            pairs.append((None, NotTransferable(name, "result", f"{type(problem).__name__}: {problem}")))
+    cpu_s = answers.cpu_seconds / max(len(pairs), 1)
+    return [
+        Outcome(value, error, seconds, cpu_s, worker=answers.worker)
+        for (value, error), seconds in zip(pairs, answers.seconds, strict=True)
+    ]
 
 
 @functools.lru_cache(maxsize=KNOWN_FUNCTIONS)
