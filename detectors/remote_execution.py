@@ -1,9 +1,9 @@
 """
 Units of a pool on a Dask cluster: many to a task, each with an outcome of its own.
 
-A task whose workers die is halved until the unit at fault is alone; that unit's outcome says so, all others run again
-elsewhere. A detector with a time limit runs in a process of its own beside the Dask worker, since Dask cannot end a
-running task.
+A task whose workers die runs again in a process beside a Dask worker, where the unit at fault is found and hurts no
+other. So does from the start a detector with a time limit, since Dask cannot end a running task. Where the workers die
+even so, the task is halved until the unit at fault is alone.
 """
 
 from __future__ import annotations
@@ -41,6 +41,8 @@ class RemoteDetector(msgspec.Struct, frozen=True):
     """Pickled."""
     timeout_s: float | None
     memory_bytes: int
+    apart: bool
+    """Whether it runs in a process beside the worker."""
 
 
 class RemoteUnits:
@@ -62,26 +64,30 @@ class RemoteUnits:
         """Yield each unit with its outcome; an error of the cluster itself is the outcome of all that it lost."""
         assert registration.transferable is not None, "registered for isolation in a thread"
         detector = RemoteDetector(
-            registration.name, registration.transferable, registration.timeout_s, registration.memory_bytes
-        )
+            registration.name, registration.transferable, registration.timeout_s, registration.memory_bytes,
+            registration.timeout_s is not None,
+        )  # fmt: skip
         refused: list[tuple[Unit, Outcome]] = []
-        parts = collections.deque([list(pickled(registration.name, units, refused))])
+        parts = collections.deque([(detector, list(pickled(registration.name, units, refused)))])
         alone = 0
         yield from refused
-        # Every pass answers a part, halves it, or is one of the attempts of a unit alone.
+        # Every pass answers a part, sets it apart, halves it, or is one of the attempts of a unit alone.
         while parts:
-            part = parts.popleft()
+            where, part = parts.popleft()
             if not part:
                 continue
-            answers, error = self._send(detector, part)
-            alone = alone + 1 if isinstance(error, WorkerLost) and len(part) == 1 else 0
+            answers, error = self._send(where, part)
+            lost = isinstance(error, WorkerLost)
+            alone = alone + 1 if lost and where.apart and len(part) == 1 else 0
             if error is None:
                 yield from zip((unit for unit, _ in part), answers, strict=True)
-            elif isinstance(error, WorkerLost) and len(part) > 1:
+            elif lost and not where.apart:
+                parts.appendleft((msgspec.structs.replace(where, apart=True), part))
+            elif lost and len(part) > 1:
                 middle = len(part) // 2
-                parts.extendleft((part[middle:], part[:middle]))
-            elif isinstance(error, WorkerLost) and alone < ATTEMPTS_ALONE:
-                parts.appendleft(part)
+                parts.extendleft(((where, part[middle:]), (where, part[:middle])))
+            elif lost and alone < ATTEMPTS_ALONE:
+                parts.appendleft((where, part))
             else:
                 alone = 0
                 yield from ((unit, Outcome(error=error)) for unit, _ in part)
@@ -139,7 +145,7 @@ def execute_units(detector: RemoteDetector, units: Sequence[bytes]) -> RemoteAns
         from distributed import get_worker
 
         worker = f"dask-{get_worker().name}"
-    if detector.timeout_s is not None:
+    if detector.apart:
         return _apart(detector, units, worker)
     cpu_s = time.thread_time()
     try:
@@ -167,7 +173,9 @@ def _execute(function: Callable[..., Any], data: bytes) -> tuple[Any, BaseExcept
 def _packed(name: str, pairs: Sequence[tuple[Any, BaseException | None]]) -> bytes | list[bytes]:
     if all(error is None for _, error in pairs):
         with contextlib.suppress(Exception):  # then each for itself, so that the one at fault is found
-            return pickle.dumps(pairs)
+            data = pickle.dumps(pairs)
+            pickle.loads(data)  # noqa: S301 - what cannot be read again must not take the others with it
+            return data
     return [_dumped(name, pair) for pair in pairs]
 
 

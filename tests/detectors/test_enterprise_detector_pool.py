@@ -11,26 +11,6 @@ from detectors.enterprise_detector_pool import RetryPolicy
 from detectors.errors import ConfigurationError, DetectorPoolError, UnknownDetector, UsageError
 
 
-def test_the_basic_snippet_of_the_specification_runs() -> None:
-    """The published API is what users type first."""
-
-    def security_detector_func(code_path: str) -> str:
-        return f"secure {code_path}"
-
-    def perf_detector_func(code_path: str) -> str:
-        return f"fast {code_path}"
-
-    with create_enterprise_pool() as pool:
-        pool.register_detector("security_scanner", security_detector_func)
-        pool.register_detector("performance_analyzer", perf_detector_func)
-        result = pool.execute_detector("security_scanner", code_path="/src")
-        configs = [("security_scanner", ("/src",), {}), ("performance_analyzer", ("/src",), {})]
-        results = pool.execute_parallel(configs)
-
-    assert (result.ok, result.value) == (True, "secure /src")
-    assert [item.value for item in results] == ["secure /src", "fast /src"]
-
-
 def test_results_come_in_the_order_asked_and_one_failure_hides_no_other() -> None:
     """A batch must not lose results to one that fails."""
 
