@@ -179,7 +179,8 @@ class ReadyQueue:
             mean_s = (seconds if chunk.inside_s is None else chunk.inside_s) / chunk.size
             old = chunk.compartment.mean_s
             chunk.compartment.mean_s = mean_s if old is None else old + SMOOTHING * (mean_s - old)
-        return chunk.job.left == 0
+        # A chunk of which others took all ends, too, perhaps after the job is complete.
+        return chunk.size > 0 and chunk.job.left == 0
 
     def _cut(self, compartment: Compartment, place: int, threads: int, stealable: bool) -> Chunk:
         _, job, waiting = compartment.waiting[place]

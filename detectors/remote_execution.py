@@ -19,7 +19,7 @@ from typing import Any
 
 import msgspec
 
-from detectors.errors import DetectorPoolError, NotTransferable
+from detectors.errors import DetectorPoolError, ExecutionError, ForeignError, NotTransferable
 from detectors.parallel_executor import Call, DaskBackend, ParallelExecutor, WorkerLost
 from detectors.ports import open_cluster
 from detectors.process_isolation import Outcome, ProcessShelf, Unit, pickled
@@ -187,8 +187,10 @@ def _dumped(name: str, pair: tuple[Any, BaseException | None]) -> bytes:
         if pair[1] is not None:
             pickle.loads(data)  # noqa: S301 - many exceptions can be pickled and never be read again
     except Exception as problem:  # a value's own code may raise anything
-        what = "result" if pair[1] is None else f"error ({pair[1]!r:.200})"
-        data = pickle.dumps((None, NotTransferable(name, what, f"{type(problem).__name__}: {problem}")))
+        told: ExecutionError = NotTransferable(name, "result", f"{type(problem).__name__}: {problem}")
+        if pair[1] is not None:
+            told = ForeignError(name, type(pair[1]).__qualname__, str(pair[1])[:4000])
+        data = pickle.dumps((None, told))
     return data
 
 

@@ -123,6 +123,7 @@ def test_the_queue_gives_every_unit_once(adds: list[tuple[int, int]], seed: int)
         queue.add(job, queue.compartment(f"d{detector}", detector + 1, chooser.choice([None, 1, 2])), range(units))
     seen: dict[int, list[int]] = {id(job): [] for job, _ in jobs}
     running: list[Any] = []
+    completed: list[int] = []
     for _ in range(100_000):
         action = chooser.choice(["take", "steal", "end", "end"])
         chunk = queue.take(3, lambda _: True) if action == "take" or not running else None
@@ -133,13 +134,14 @@ def test_the_queue_gives_every_unit_once(adds: list[tuple[int, int]], seed: int)
             ended = running.pop(chooser.randrange(len(running)))
             seen[id(ended.job)] += ended.units
             ended.units.clear()
-            queue.finished(ended, chooser.choice([1e-6, 1e-3, 0.1]))
+            completed += [id(ended.job)] * queue.finished(ended, chooser.choice([1e-6, 1e-3, 0.1]))
         else:
             break
 
     assert queue.waiting_units == 0
     assert [sorted(seen[id(job)]) for job, _ in jobs] == [list(range(units)) for _, units in jobs]
     assert [job.left for job, _ in jobs] == [0] * len(jobs)
+    assert sorted(completed) == sorted(seen), "each job is complete once"
 
 
 @given(st.lists(st.integers(1, 10), min_size=2, max_size=5, unique=True))
