@@ -43,6 +43,9 @@ CREATE TABLE IF NOT EXISTS stat (
     root TEXT NOT NULL, path BLOB NOT NULL, entry BLOB NOT NULL, PRIMARY KEY (root, path)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS timing (detector TEXT PRIMARY KEY, sums BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS value (
+    key BLOB PRIMARY KEY, value BLOB NOT NULL, checksum BLOB NOT NULL, stored REAL NOT NULL
+) WITHOUT ROWID;
 """
 
 
@@ -238,6 +241,33 @@ class ResultCache:
             if name not in self._newer_timings
         ]
         self._write("INSERT OR REPLACE INTO timing VALUES (?, ?)", rows)
+
+    def values(self, keys: Sequence[bytes], ttl_s: float) -> dict[bytes, bytes]:
+        """Return the msgpack values stored under `keys` in the last `ttl_s` seconds; damaged ones are dropped."""
+        found: dict[bytes, bytes] = {}
+        damaged: list[tuple[bytes]] = []
+        oldest = time.time() - ttl_s
+        for key, value, checksum, stored in self._select(
+            "SELECT key, value, checksum, stored FROM value WHERE key IN ", keys
+        ):
+            if checksum != _checksum(key, value, b""):
+                damaged.append((key,))
+            elif stored >= oldest:
+                found[key] = value
+        if damaged:
+            self.warnings.append(f"{len(damaged)} damaged cache entries were dropped and are computed again")
+            self._write("DELETE FROM value WHERE key = ?", damaged)
+        return found
+
+    def store_values(self, values: Iterable[tuple[bytes, bytes]]) -> None:
+        """Keep values of a pool, msgpack under a 32-byte key."""
+        now = time.time()
+        rows = [(key, value, _checksum(key, value, b""), now) for key, value in values]
+        self._write("INSERT OR REPLACE INTO value VALUES (?, ?, ?, ?)", rows)
+
+    def drop_values(self, ttl_s: float) -> None:
+        """Drop the values of a pool that are older than `ttl_s` seconds."""
+        self._write("DELETE FROM value WHERE stored < ?", [(time.time() - ttl_s,)])
 
     def _connect(self, where: str) -> sqlite3.Connection:
         connection = sqlite3.connect(where, timeout=30, check_same_thread=False, isolation_level=None)

@@ -5,6 +5,13 @@ Every error the engine raises, as one tree:
     ├── UsageError                 exit 2   wrong arguments or input
     │   ├── UnknownDetector
     │   └── ConfigurationError
+    ├── AccessDenied               exit 3   the access policy does not let this person do this
+    ├── ExecutionError             exit 3   one execution of a pool has no value; found in its result, never raised
+    │   ├── CircuitOpen
+    │   ├── ExecutionTimedOut
+    │   ├── IsolatedCrash
+    │   ├── NotTransferable
+    │   └── ForeignError
     ├── DetectorBroken             exit 3   a detector cannot be loaded or broke its contract
     │   └── DetectorWroteFiles
     ├── ToolError                  exit 3   a foreign process went wrong; the executor turns it into *not analysed*
@@ -25,12 +32,19 @@ from __future__ import annotations
 from typing import ClassVar
 
 __all__ = [
+    "AccessDenied",
+    "CircuitOpen",
     "ClusterError",
     "ConfigurationError",
     "DetectorBroken",
     "DetectorPoolError",
     "DetectorWroteFiles",
+    "ExecutionError",
+    "ExecutionTimedOut",
+    "ForeignError",
     "FormatTooNew",
+    "IsolatedCrash",
+    "NotTransferable",
     "SourceChanged",
     "ToolCrashed",
     "ToolError",
@@ -68,6 +82,82 @@ class UnknownDetector(UsageError):
 
 class ConfigurationError(UsageError):
     """A setting that is not known or not valid."""
+
+
+class AccessDenied(DetectorPoolError):
+    """The access policy does not let this person register or execute a detector."""
+
+    def __init__(self, action: str, detector: str, reason: str) -> None:
+        super().__init__(action, detector, reason)
+        self.action, self.detector, self.reason = action, detector, reason
+
+    def __str__(self) -> str:
+        return f"you may not {self.action} detector {self.detector!r}: {self.reason}"
+
+
+class ExecutionError(DetectorPoolError):
+    """One execution of a pool has no value; it stands in the result and hides no other."""
+
+
+class CircuitOpen(ExecutionError):
+    """The detector failed so often that it is not tried for a while."""
+
+    def __init__(self, detector: str, retry_after_s: float) -> None:
+        super().__init__(detector, retry_after_s)
+        self.detector, self.retry_after_s = detector, retry_after_s
+
+    def __str__(self) -> str:
+        return (
+            f"{self.detector} was not run: its circuit breaker is open after repeated failures; "
+            f"it is tried again in {self.retry_after_s:.1f} s"
+        )
+
+
+class ExecutionTimedOut(ExecutionError):
+    """The execution was ended, with all of its processes, after `limit_s` seconds."""
+
+    def __init__(self, detector: str, limit_s: float) -> None:
+        super().__init__(detector, limit_s)
+        self.detector, self.limit_s = detector, limit_s
+
+    def __str__(self) -> str:
+        return f"{self.detector} was ended after {self.limit_s:g} s (`timeout_s` of its registration)"
+
+
+class IsolatedCrash(ExecutionError):
+    """The process that ran the execution died: a crash, an exit, or a kill from outside."""
+
+    def __init__(self, detector: str, exit_code_seen: int, diagnostics: str) -> None:
+        super().__init__(detector, exit_code_seen, diagnostics)
+        self.detector, self.exit_code_seen, self.diagnostics = detector, exit_code_seen, diagnostics
+
+    def __str__(self) -> str:
+        code = self.exit_code_seen
+        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
+        told = f": {self.diagnostics.strip()[-400:]}" if self.diagnostics.strip() else ""
+        return f"the process that ran {self.detector} ended {how}{told}"
+
+
+class NotTransferable(ExecutionError):
+    """A function, an argument or a result cannot travel between processes."""
+
+    def __init__(self, detector: str, what: str, problem: str) -> None:
+        super().__init__(detector, what, problem)
+        self.detector, self.what, self.problem = detector, what, problem
+
+    def __str__(self) -> str:
+        return f"the {self.what} of {self.detector} cannot be sent between processes: {self.problem}"
+
+
+class ForeignError(ExecutionError):
+    """An isolated detector raised an exception that itself cannot travel; its words are kept."""
+
+    def __init__(self, detector: str, kind: str, words: str) -> None:
+        super().__init__(detector, kind, words)
+        self.detector, self.kind, self.words = detector, kind, words
+
+    def __str__(self) -> str:
+        return f"{self.detector} raised {self.kind}: {self.words}"
 
 
 class DetectorBroken(DetectorPoolError):

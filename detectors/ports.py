@@ -10,13 +10,26 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
-from detectors.errors import DetectorBroken, UsageError
+import msgspec
 
-__all__ = ["ClusterKind", "Progress", "open_cluster"]
+from detectors.errors import ConfigurationError, DetectorBroken, UsageError
+
+__all__ = [
+    "AccessPolicy",
+    "Action",
+    "Alert",
+    "AlertSink",
+    "AuditSink",
+    "ClusterKind",
+    "Progress",
+    "installed_access_policy",
+    "installed_audit_sink",
+    "open_cluster",
+]
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, units done, units in all) as work goes on; must return at once."""
@@ -47,6 +60,92 @@ class ClusterKind(Protocol):
     def accepts(self, target: str) -> bool:
         """Tell whether this kind serves `target`."""
         ...
+
+
+Action = Literal["register", "execute"]
+"""What a pool asks leave for."""
+
+
+@runtime_checkable
+class AccessPolicy(Protocol):
+    """Says who may do what; asked once for each detector of a call, never for each execution."""
+
+    def denial(self, action: Action, detector: str, roles: frozenset[str]) -> str | None:
+        """
+        Decide on one action of whoever runs this process.
+
+        Args:
+            action: What is to be done.
+            detector: Its name.
+            roles: Roles that may do it, as registered; empty where the registration names none.
+
+        Returns:
+            Why not; `None` when it is allowed.
+        """
+        ...
+
+
+@runtime_checkable
+class AuditSink(Protocol):
+    """Keeps events; `record` returns when the event is kept, and may be called from any thread."""
+
+    def record(self, event: Mapping[str, Any]) -> None:
+        """Keep one event: `event` names its kind, the rest is plain data."""
+        ...
+
+
+class Alert(msgspec.Struct, frozen=True):
+    """A threshold that was crossed, or is respected again."""
+
+    check: str
+    """Which check, such as `memory` or `regression`."""
+    subject: str
+    """The detector or resource that it is about."""
+    level: Literal["warning", "critical", "resolved"]
+    measured: float
+    threshold: float
+    message: str
+    time: float
+    """Seconds since the epoch."""
+
+
+@runtime_checkable
+class AlertSink(Protocol):
+    """Delivers alerts; must not raise, and must return within seconds."""
+
+    def send(self, alert: Alert) -> None:
+        """Deliver one alert."""
+        ...
+
+
+def installed_access_policy() -> AccessPolicy | None:
+    """
+    Return the policy named by the entry points `detector_pool.access`; `None` when none is installed.
+
+    Raises:
+        ConfigurationError: More than one is installed.
+    """
+    policy: AccessPolicy | None = _only("detector_pool.access", ("denial",))
+    return policy
+
+
+def installed_audit_sink() -> AuditSink | None:
+    """
+    Return the sink named by the entry points `detector_pool.audit`; `None` when none is installed.
+
+    Raises:
+        ConfigurationError: More than one is installed.
+    """
+    sink: AuditSink | None = _only("detector_pool.audit", ("record",))
+    return sink
+
+
+def _only(group: str, methods: tuple[str, ...]) -> Any:
+    found = list(_classes(group, methods))
+    if len(found) > 1:
+        names = ", ".join(sorted(cls.__qualname__ for cls in found))
+        raise ConfigurationError(f"several implementations of {group} are installed ({names}); keep one")
+    return found[0]() if found else None
 
 
 def open_cluster(target: str, workers: int) -> AbstractContextManager[Any]:

@@ -7,6 +7,7 @@ Seeded and resumable: what was proven is kept in `.demo/prove.json`, and a secon
 from __future__ import annotations
 
 import json
+import math
 import random
 import subprocess
 import sys
@@ -17,6 +18,8 @@ SEED = 20_260_000
 FLIPS = 5_000
 KILLS = 20
 INPUTS = 10_000
+WORKER_KILLS = 100
+EXECUTIONS = 100_000
 STATE = Path(".demo/prove.json")
 
 
@@ -28,13 +31,31 @@ def main() -> int:
         ("bit flips in evidence caught", _flips),
         ("killed runs ended with the same digest", _kills),
         ("mutated files with one answer in time", _inputs),
+        ("healthy executions right, workers killed", _worker_kills),
+        ("executions with flat memory", _leak),
     ):
         if name not in state:
             state[name] = list(part())
             STATE.write_text(json.dumps(state))
     for name, (held, asked) in state.items():
-        sys.stdout.write(f"{name:45} {held:6} of {asked}\n")
+        low, high = wilson(held, asked)
+        sys.stdout.write(
+            f"{name:45} {held:6} of {asked:6} ({held / asked:.2%}; 95 % interval {low:.2%} to {high:.2%})\n"
+        )
     return 0 if all(held == asked for held, asked in state.values()) else 1
+
+
+def wilson(held: int, asked: int) -> tuple[float, float]:
+    """
+    Return the 95 % score interval of a share.
+
+    Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22(158), 1927.
+    """
+    z = 1.959964
+    share, weight = held / asked, z * z / asked
+    middle = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / asked + weight / (4 * asked))
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _flips() -> tuple[int, int]:
@@ -83,6 +104,24 @@ def _kills() -> tuple[int, int]:
                 process.wait()
             held += digest(cache) == calm
     return held, KILLS
+
+
+def _worker_kills() -> tuple[int, int]:
+    """Kill isolated workers at random moments while healthy executions run; each must have its right value."""
+    from tests.detectors.killing import survive_kills
+
+    right, asked, kills = survive_kills(SEED, WORKER_KILLS)
+    sys.stdout.write(f"{kills} kills of isolated workers hit a living process\n")
+    return (right if kills == WORKER_KILLS else 0), asked
+
+
+def _leak() -> tuple[int, int]:
+    """Run mixed executions through one pool; the whole is held or missed, so that all blocks count together."""
+    from tests.detectors.leaking import growth
+
+    seen = growth(EXECUTIONS, blocks=100)
+    sys.stdout.write(f"{seen}\n")
+    return (EXECUTIONS if seen.flat else 0), EXECUTIONS
 
 
 def _inputs() -> tuple[int, int]:

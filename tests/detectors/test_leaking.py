@@ -1,0 +1,21 @@
+"""Memory stays flat over many executions; `make prove` runs a hundred thousand."""
+
+from __future__ import annotations
+
+from tests.detectors.leaking import growth
+
+
+def test_memory_does_not_grow_with_executions() -> None:
+    """When this fails, each execution leaves something behind, and a night's run ends without memory."""
+    seen = growth(12_000, blocks=24)
+
+    assert seen.flat, str(seen)
+
+
+def test_a_leak_would_be_seen() -> None:
+    """When this fails, the test above cannot fail."""
+    kept: list[object] = []
+    seen = growth(12_000, blocks=24, leak=kept)
+
+    assert len(kept) == 3_000
+    assert not seen.flat, str(seen)

@@ -1,0 +1,117 @@
+"""Detectors in processes of their own: whatever one does, the others' executions are right."""
+
+from __future__ import annotations
+
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+
+from detectors import EnterpriseDetectorPool
+from detectors.errors import ExecutionTimedOut, IsolatedCrash, NotTransferable, UsageError
+from tests.detectors.bad_detectors import BAD, good, hangs, hangs_and_tells, leaves_a_process
+from tests.detectors.killing import survive_kills
+
+
+def test_every_bad_detector_is_contained_and_told() -> None:
+    """When this fails, one misbehaving detector costs results of others, or its failure is named wrongly."""
+    names = [function.__name__ for function in BAD]
+    with EnterpriseDetectorPool(max_workers=2) as pool:
+        pool.register_detector("good", good, isolation="process", timeout_s=60)
+        for function in BAD:
+            pool.register_detector(function.__name__, function, isolation="process", timeout_s=1.5, breaker=None)
+        asked = [("good", (n,), {}) for n in range(40)]
+        for place, name in enumerate(names):
+            asked.insert(place * 3 + 1, (name, (), {}))
+        results = pool.execute_parallel(asked)
+        processes = pool.get_pool_metrics()["processes"]
+
+    assert [item.value for item in results if item.detector == "good"] == [n * n for n in range(40)]
+    told = {item.detector: item.error for item in results if item.detector != "good"}
+    assert {name: type(error) if error else None for name, error in told.items()} == {
+        function.__name__: kind for function, kind in BAD.items()
+    }
+    assert "signal 11" in str(told["segfaults"])
+    # Two that hang, a crash, an exit and a kill; all others left their process usable, or ended it in order.
+    assert processes["lost"] == 5
+
+
+def test_a_timeout_ends_the_process_and_a_finished_execution_leaves_none() -> None:
+    """When this fails, hung or forgotten processes pile up beside the pool."""
+    with EnterpriseDetectorPool(max_workers=1) as pool:
+        pool.register_detector("leaves", leaves_a_process, isolation="process", timeout_s=60)
+        pool.register_detector("hangs", hangs, isolation="process", timeout_s=0.5)
+        left = pool.execute_detector("leaves")
+        hung = pool.execute_detector("hangs")
+        again = pool.execute_detector("leaves")
+
+    assert isinstance(hung.error, ExecutionTimedOut)
+    for pid in (left.value, again.value):
+        assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert [child for child in psutil.Process().children() if "isolated_worker" in " ".join(child.cmdline())] == []
+
+
+def test_a_warm_process_is_used_again_and_only_for_its_detector() -> None:
+    """When this fails, every execution pays for a start, or two detectors share what one spoilt."""
+    with EnterpriseDetectorPool(max_workers=1) as pool:
+        pool.register_detector("one", os.getpid, isolation="process")
+        pool.register_detector("two", os.getpid, isolation="process")
+        one = {pool.execute_detector("one").value for _ in range(5)}
+        two = {pool.execute_detector("two").value for _ in range(5)}
+
+    assert (len(one), len(two), one & two) == (1, 1, set())
+    assert os.getpid() not in one
+
+
+def test_arguments_and_functions_that_cannot_travel_are_told() -> None:
+    """When this fails, one argument takes the whole call down, or fails far from where it was given."""
+    lock = threading.Lock()
+    with EnterpriseDetectorPool(max_workers=1) as pool:
+        pool.register_detector("kind", lambda value: type(value).__name__, isolation="process")
+        results = pool.execute_parallel([("kind", (value,), {}) for value in (1, lock, b"x" * 300_000, "y")])
+        with pytest.raises(NotTransferable, match="function"):
+            pool.register_detector("locked", lock.acquire, isolation="process")
+
+    assert [item.value for item in results] == ["int", None, "bytes", "str"]
+    assert isinstance(results[1].error, NotTransferable)
+
+
+def test_results_and_arguments_larger_than_any_buffer_do_not_block() -> None:
+    """When this fails, both sides wait for the other to read."""
+    with EnterpriseDetectorPool(max_workers=1) as pool:
+        pool.register_detector("echo", lambda data, times: data * times, isolation="process", timeout_s=60)
+        sizes = [(3_000_000, 1), (10, 300_000), (10, 1), (10, 300_000), (3_000_000, 2)] * 2
+        results = pool.execute_parallel([("echo", (b"z" * size, times), {}) for size, times in sizes])
+
+    assert [len(item.value) for item in results] == [size * times for size, times in sizes]
+
+
+def test_threads_take_no_timeout() -> None:
+    """A timeout that cannot end anything must not be promised."""
+    with EnterpriseDetectorPool() as pool, pytest.raises(UsageError, match="isolation='process'"):
+        pool.register_detector("x", len, timeout_s=1)
+
+
+def test_healthy_executions_survive_workers_killed_at_random() -> None:
+    """When this fails, a worker that the system kills costs a result; `make prove` kills a hundred."""
+    right, asked, kills = survive_kills(seed=7, kills=6)
+
+    assert kills == 6
+    assert right == asked > 50
+
+
+def test_a_kill_without_retries_is_an_error_in_its_place(tmp_path: Path) -> None:
+    """When this fails, a lost worker is taken for something else, or for nothing."""
+    pipe = tmp_path / "pid"
+    os.mkfifo(pipe)
+    with EnterpriseDetectorPool(max_workers=1) as pool, ThreadPoolExecutor(1) as thread:
+        pool.register_detector("hangs", hangs_and_tells, isolation="process")
+        waiting = thread.submit(pool.execute_detector, "hangs", str(pipe))
+        os.kill(int(pipe.read_text()), 9)
+        result = waiting.result(30)
+
+    assert isinstance(result.error, IsolatedCrash)
+    assert result.error.exit_code_seen == -9
