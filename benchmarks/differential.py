@@ -5,9 +5,10 @@ Our rules beside other tools on real C: what both say, what we alone say, and wh
 
 Each PATH is a tree of its own. For each of our rules that shares a question with a check of clang-tidy, of cppcheck or
 its MISRA add-on, or (rule 10, where the detector `compiler-warnings` is there) of gcc, findings are matched by file and
-line, or by the function they stand in. What we say of lines that the other tool did not compile, or of files that it
-could not read or was not asked about, is counted apart. cppcheck is slow: it gets a seeded choice of each tree's files.
-Last comes a seeded sample of the differences, spread evenly over rules and directions, to be judged by reading.
+line, or by the function they stand in; what they say at the use of a macro and we at its definition is one. What we say
+of lines that the other tool did not compile, or of files that it could not read or was not asked about, is counted
+apart. cppcheck is slow: it gets a seeded choice of each tree's files. Last comes a seeded sample of the differences,
+spread evenly over rules and directions, to be judged by reading.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import bisect
 import contextlib
 import dataclasses
 import datetime
+import functools
 import io
 import itertools
 import random
@@ -38,7 +40,12 @@ CPPCHECK_BYTES = 500_000
 """Of each tree; with the MISRA add-on cppcheck reads some 10 kB a second."""
 ALL_BYTES = 1 << 40
 STORES_A_CALL = re.compile(rb"(?<![=!<>])=\s*(?:\([\w\s*]*\)\s*)?[A-Za-z_][\w.>-]*\s*\(")
+WORD = re.compile(rb"[A-Za-z_]\w*")
+MAX_EXPANSIONS = 20
 PASTES = re.compile(rb"##")
+
+Where = tuple[str, int]
+"""Path and line."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +179,46 @@ class Places:
         place = bisect.bisect_right(starts, line) - 1
         return names[place] if place >= 0 and line <= ends[place] else line
 
+    def flagged_macros(self, ours: Iterable[Where]) -> dict[bytes, Where]:
+        """Return the macros that hold one of our findings, or use a macro that does, with that finding's place."""
+        places = set(ours)
+        flagged: dict[bytes, Where] = {}
+        for path, macros in self._macros.items():
+            for name, first, last, _ in macros:
+                for line in range(first, last + 1):
+                    if (path, line) in places:
+                        flagged.setdefault(name, (path, line))
+        for _ in range(MAX_EXPANSIONS):
+            more = {
+                name: flagged[word]
+                for macros in self._macros.values()
+                for name, _, _, words in macros
+                if name not in flagged
+                for word in words
+                if word in flagged
+            }
+            flagged.update(more)
+            if not more:
+                break
+        return flagged
+
+    @functools.cached_property
+    def _macros(self) -> dict[str, list[tuple[bytes, int, int, frozenset[bytes]]]]:
+        """(name, first line, last line, words of the body) of the macros of each file."""
+        found: dict[str, list[tuple[bytes, int, int, frozenset[bytes]]]] = {}
+        for path, source in self._sources.items():
+            unit = CFile(source, "c", path)
+            found[path] = [
+                (
+                    macro.name.encode(),
+                    unit.region(macro.start, macro.start).start_line,
+                    unit.region(macro.body + len(macro.code), macro.body + len(macro.code)).start_line,
+                    frozenset(WORD.findall(macro.code)),
+                )
+                for macro in unit.layout.macros
+            ]
+        return found
+
     def text(self, path: str, line: int) -> bytes:
         """Return a line, with those that it is spliced to."""
         lines = self._sources[path].split(b"\n")[line - 1 :]
@@ -261,9 +308,6 @@ def _print_unread(what: str, unread: Iterable[tuple[str, str]]) -> None:
         print(f"  {what}, {why}: {len(paths)}: {', '.join(paths)}")
 
 
-Where = tuple[str, int]
-
-
 def _compared(
     comparison: Comparison, tree: Tree, places: Places, findings: Iterable[LocatedFinding], answers: Answers
 ) -> tuple[dict[Where, str], dict[Where, str], set[Where]]:
@@ -279,8 +323,13 @@ def _compared(
         ours.setdefault(place, located.finding.message)
         if line not in answers.seen.get(located.path, ()):
             unseen.add(place)
+    macros = places.flagged_macros(ours)
     for message in sorted(answers.messages):
         if _is_theirs(comparison, message, places):
+            through = [word for word in WORD.findall(places.text(message.path, message.line)) if word in macros]
+            if through and (message.path, message.line) not in ours:
+                theirs.setdefault(macros[through[0]], f"{message.text} [{message.check}]")
+                continue
             line = places.function(message.path, message.line) if comparison.by_function else message.line
             theirs.setdefault((message.path, line), f"{message.text} [{message.check}]")
     return ours, theirs, unseen

@@ -54,10 +54,19 @@ CheckOptions:
   readability-function-size.LineThreshold: 60
   readability-function-size.StatementThreshold: 1000000
   misc-use-internal-linkage.FixMode: None
+  bugprone-assert-side-effect.AssertMacros: '{assertions}'
 """
-CLANG_WARNINGS = ("-w", "-Wvla", "-Wmissing-variable-declarations", "-Wunused-but-set-variable", "-Wunused-result")
-GCC_WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion")
+CLANG_WARNINGS = (
+    "-w",
+    "-Wsystem-headers",
+    "-Wvla",
+    "-Wmissing-variable-declarations",
+    "-Wunused-but-set-variable",
+    "-Wunused-result",
+)
+GCC_WARNINGS = ("-Wsystem-headers", "-Wall", "-Wextra", "-Wpedantic", "-Wshadow", "-Wconversion")
 INCLUDE = re.compile(rb'^[ \t]*#[ \t]*include[ \t]*([<"])([^>"\n]+)[>"]', re.M)
+ASSERTION = re.compile(rb"^[ \t]*#[ \t]*define[ \t]+(\w*assert\w*)\(", re.M | re.I)
 CLANG_TIDY_LINE = re.compile(r"^(/.+?):(\d+):(\d+): (?:warning|error): (.*) \[([\w.,-]+)\]$", re.M)
 LINE_MARKER = re.compile(r'^# (\d+) "((?:[^"\\]|\\.)*)"')
 CONDITIONAL = re.compile(rb"[ \t]*#[ \t]*(?:if|ifdef|ifndef|elif|elifdef|elifndef|else|endif)\b")
@@ -113,6 +122,8 @@ class Tree:
         self.sources = {self.name(p): p.read_bytes() for p in paths if p.stat().st_size <= MAX_SOURCE_BYTES}
         self.units = tuple(name for name in self.sources if name.endswith(".c"))
         self.defines = tuple(f"-D{define}" for define in ("_GNU_SOURCE", *defines))
+        found = {name.decode() for data in self.sources.values() for name in ASSERTION.findall(data)}
+        self.assertions = tuple(sorted(found))
         self.folders = (*headers_of(self.sources), sysconfig.get_path("include"))
 
     def name(self, path: Path) -> str:
@@ -285,8 +296,16 @@ def _first_error(text: str) -> str:
 
 def _clang_tidy(tree: Tree, path: str, programs: Mapping[str, str], work: Path) -> Iterator[Message]:
     settings = work / "settings.yaml"
-    settings.write_text(CLANG_TIDY_SETTINGS.format(checks=",".join(CLANG_TIDY_CHECKS)), encoding="utf-8")
-    command = [programs["clang-tidy"], "--quiet", f"--config-file={settings}", str(tree.root / path)]
+    values = {"checks": ",".join(CLANG_TIDY_CHECKS), "assertions": ",".join(("assert", *tree.assertions))}
+    settings.write_text(CLANG_TIDY_SETTINGS.format(**values), encoding="utf-8")
+    # `-idirafter` makes system folders of the tree's; what lies outside of the tree is dropped below.
+    command = [
+        programs["clang-tidy"],
+        "--quiet",
+        "--system-headers",
+        f"--config-file={settings}",
+        str(tree.root / path),
+    ]
     done = run("clang-tidy", [*command, "--", *tree.flags(), *CLANG_WARNINGS], work, LIMITS, 1)
     text = done.stdout.decode("utf-8", "replace")
     for where, line, _, said, checks in CLANG_TIDY_LINE.findall(text):

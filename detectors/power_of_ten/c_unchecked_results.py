@@ -14,6 +14,7 @@ from detectors.c_parsing import CFile, Function
 from detectors.detector import Facts, FileRule, TreeRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
+from detectors.power_of_ten.c_expressions import closing
 from detectors.power_of_ten.c_vocabulary import C_LANGUAGES, DETECTOR, HEADERS, Place, as_c, place_of
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ WORD = re.compile(rb"[A-Za-z_]\w*+")
 ONE_CALL = re.compile(rb"\(?\s*+[A-Za-z_]\w*+\s*+\((?:[^()]|\([^()]*+\))*+\)\s*+\)?;?")
 VOID = re.compile(rb"\bvoid\b")
 STORED = re.compile(rb"\b([A-Za-z_]\w*+)\s*+=(?!=)\s*+(?:\([\w\s*]*+\)\s*+)?(?!sizeof\b)[A-Za-z_]\w*+\s*+\(")
+LAST_OF_A_VALUE = re.compile(rb";?\s*+\}\s*+\)")
+"""Ends a GNU expression of statements, whose value is that of the last."""
+HEAD_OR_BRANCH = re.compile(rb"\b(?:(?:if|while|for|switch)\s*+\((?:[^()]|\((?:[^()]|\([^()]*+\))*+\))*+\)|else|do)\Z")
+JUMPS_BACK = re.compile(rb"\b(?:for|while|do|goto)\b")
 BRANCHES = re.compile(rb"[{}:?]|\b(?:if|else|while|for|do|switch|goto|return)\b|&&|\|\|")
 STARTS_A_STATEMENT = (b";", b"{", b"}", b":", b"")
 
@@ -95,6 +100,11 @@ class CResults(Facts):
             for node in (*unit.nodes("dropped"), *unit.nodes("dropped.left"))
             for name, member, start, end in _calls(node)
             if member or not _is_local(unit, name, start)
+        ) + tuple(
+            (call.name, False, place_of(unit, call.start, call.start + len(call.name)))
+            for text, macro in zip(unit.layout.macros, unit.macros, strict=True)
+            for call in macro.calls
+            if _is_dropped(text.code, call.start - text.body, call.start - text.body + len(call.name))
         )
         macros: dict[str, str] = {}
         for text, macro in zip(unit.layout.macros, unit.macros, strict=True):
@@ -163,8 +173,8 @@ class CUncheckedResult(TreeRule):
     Why: most failures are told by a result; what is not looked at goes on with what is not there.
     Instead: check it, hand it on, or write `(void)` before the call to say that it does not matter, and why.
     Reported: functions of the tree that return a value, seen over all files, and functions of the C library whose
-    result tells a failure; also behind a comma, in the arms of `?:`, through macros of one call, and through members
-    that are pointers to functions with a result in every structure of the tree.
+    result tells a failure; also behind a comma, in the arms of `?:`, through macros of one call, in the bodies of
+    others, and through members that are pointers to functions with a result in every structure of the tree.
     Not found: functions of other libraries, and calls whose result cannot be known.
     Source: Holzmann, "The Power of Ten", IEEE Computer 39(6), 2006, rule 7.
     """
@@ -194,6 +204,9 @@ void run(FILE *f)
 // file: a.h
 int save(int);
 #define SAVE(x) save(x)
+#define FAIL(x) do { if (x) save(x); } while (0)  // expect: P10-R7-unchecked-result
+#define TWICE(x) log_it(x); save(x)  // expect: P10-R7-unchecked-result
+#define VALUE(x) ({ (void) save(1); save(x); })
 struct ops { int (*send)(int); void (*stop)(void); };
 // file: a.c
 #include <stdio.h>
@@ -253,7 +266,7 @@ class CUnreadResult(FileRule):
     Why: it looks as if it were checked.
     Instead: check it before it is overwritten, or drop it with `(void)`.
     Reported: locals that hold results of calls and are never read; a result that the next use of the local overwrites
-    in the same block.
+    in the same block; in a function without loops, one that nothing after it reads.
     Not found: results that one branch overwrites, and those read in another branch only.
     Source: Holzmann, "The Power of Ten", IEEE Computer 39(6), 2006, rule 7.
     """
@@ -282,6 +295,14 @@ int f(int n)
     a = g(1);      // expect: P10-R7-unread-result
     a = g(2);
     return a;
+}
+int last(int n)
+{
+    int a;
+    a = g(1);
+    if (a) { return a; }
+    a = g(2);      // expect: P10-R7-unread-result
+    return n;
 }
 """,
     )
@@ -373,6 +394,21 @@ def _calls(node: Node) -> Iterator[tuple[str, bool, int, int]]:
                 yield name.text.decode("utf-8", "replace"), member, name.start_byte, name.end_byte
 
 
+def _is_dropped(body: bytes, start: int, end: int) -> bool:
+    """Tell whether a call in a macro's body is a statement; the whole of a body is what its use makes of it."""
+    before = body[:start].rstrip()
+    last = closing(body, body.find(b"(", end))
+    after = body[last + 1 :].lstrip() if last is not None else b""
+    if last is None or LAST_OF_A_VALUE.match(after):
+        return False
+    if before.endswith((b";", b"{", b"}")):
+        return after.startswith(b";") or not after
+    if before and HEAD_OR_BRANCH.search(before) is None:
+        return False
+    # A body that starts with it is a row of statements only if another follows.
+    return after.startswith(b";") and (bool(before) or after != b";")
+
+
 def _is_local(unit: CFile, name: str, offset: int) -> bool:
     """Tell whether a name means a local pointer to a function."""
     owner = unit.function_at(offset)
@@ -397,6 +433,8 @@ def _unread(unit: CFile, uses: list[int], stores: frozenset[int], declared: int)
     if not reads:
         yield from sorted(stores)
         return
+    if uses[-1] in stores and _is_store(code, uses[-1]) and _is_last(unit, uses):
+        yield uses[-1]
     for place, (here, after) in enumerate(itertools.pairwise(uses)):
         if here in stores and _is_store(code, after) and after != declared:
             beyond = uses[place + 2] if place + 2 < len(uses) else len(code)
@@ -406,6 +444,17 @@ def _unread(unit: CFile, uses: list[int], stores: frozenset[int], declared: int)
             # One straight line: no block begins or ends, nothing jumps in, and the value is not its own.
             if not unit.has_directive(here, after) and BRANCHES.search(between) is None:
                 yield here
+
+
+def _is_last(unit: CFile, uses: list[int]) -> bool:
+    """Tell whether nothing can read what the last use stores: no loop or jump leads back, nobody has the address."""
+    code, last = unit.layout.code, uses[-1]
+    owner = unit.function_at(last)
+    if owner is None or code.find(b";", last) < 0:
+        return False
+    taken = any(code[max(place - 8, 0) : place].rstrip().endswith(b"&") for place in uses)
+    back = JUMPS_BACK.search(code, owner.body, owner.end)
+    return not taken and back is None and not unit.has_directive(owner.body, owner.end)
 
 
 def _is_store(code: bytes, place: int) -> bool:
