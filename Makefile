@@ -8,7 +8,7 @@ JOBS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed test test-services prove check lint format lock clean
+.PHONY: help venv demo corpus differential rule-speed test test-services prove check lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ test-services: $(STAMP) ## Run the tests that need system packages (none do so f
 
 rule-speed: $(STAMP) ## Measure how fast the rules read, beside what only parses (after `make demo` or `make corpus`)
 	$(BIN)/python -m benchmarks.rule_speed $(DEMO)/sources
+
+differential: $(STAMP) ## Hold the rules of C beside clang-tidy, cppcheck and gcc, which must be on the PATH (after `make corpus`, some minutes)
+	$(BIN)/python -m benchmarks.differential $(DEMO)/sources/*/ --define PSUTIL_LINUX=1 --define PSUTIL_POSIX=1 \
+		--define PSUTIL_VERSION=722 --define SIZEOF_INT=4 --define SIZEOF_PID_T=4
 
 prove: $(STAMP) ## Run the full counts of tampered evidence, killed runs and mutated files (an hour or so)
 	$(BIN)/python -m tests.prove
