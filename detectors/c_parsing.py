@@ -599,10 +599,10 @@ def _declared(node: Node) -> tuple[Node | None, bool]:
         if current.type in {"qualified_identifier", "template_function"}:
             current = current.child_by_field_name("name")
             continue
-        if current.type == "function_declarator":
-            is_function = True
+        if current.type in {"function_declarator", "array_declarator"}:
+            is_function = is_function or current.type == "function_declarator"
             if current.has_error and (name := _name_behind_a_type(current)) is not None:
-                return name, True
+                return name, is_function
         elif current.type == "pointer_declarator":
             is_function = False  # of `(*f)(int)`, seen from outside in; `*f(int)` is a function again
         inner = current.child_by_field_name("declarator")
@@ -613,7 +613,7 @@ def _declared(node: Node) -> tuple[Node | None, bool]:
 
 
 def _name_behind_a_type(declarator: Node) -> Node | None:
-    """Return `f` of `API type f(void)`, where the parser may take `type` for the name and `f` for an error."""
+    """Return the name in `API type f(void)` or `ALIGN(N) type a[3]`, where the parser may take the type for it."""
     second = declarator.child(1)
     if second is None or second.type != "ERROR" or second.child_count != 1:
         return None
