@@ -29,9 +29,15 @@ PLAIN_TYPES = re.compile(
 )
 """What C++ code may move without a constructor or destructor running elsewhere."""
 HOLDS_NOTHING = frozenset(
-    b"memset memcpy memmove memcmp strcpy strncpy strcat strncat strlen strcmp strncmp snprintf sprintf printf fprintf "
-    b"scanf sscanf read write fread fwrite fgets time gettimeofday clock_gettime pthread_mutex_lock "
-    b"pthread_mutex_unlock pthread_mutex_trylock pthread_once sizeof".split()
+    b"accept accept4 bind clock_getres clock_gettime connect difftime epoll_ctl epoll_pwait epoll_wait fcntl fgets "
+    b"fprintf fread fstat fstatat fstatfs fstatvfs futimens fwrite getaddrinfo getgrgid_r getline getpeername "
+    b"getpwnam_r getpwuid_r getrlimit getrusage getsockname getsockopt gettimeofday gmtime_r inet_ntop inet_pton "
+    b"ioctl kevent localtime_r lstat memchr memcmp memcpy memmove memset mktime nanosleep poll printf pselect "
+    b"pthread_attr_destroy pthread_attr_init pthread_attr_setstacksize pthread_create pthread_mutex_lock "
+    b"pthread_mutex_trylock pthread_mutex_unlock pthread_once pthread_sigmask read recvfrom recvmsg scanf select "
+    b"sendmsg sendto setrlimit setsockopt sigaction sigaddset sigdelset sigemptyset sigfillset sigismember "
+    b"sigprocmask sizeof snprintf sprintf sscanf stat statfs statvfs strcat strcmp strcpy strftime strlen strncat "
+    b"strncmp strncpy strtod strtol strtoul sysinfo tcgetattr tcsetattr time uname utimensat write".split()
 )
 """Functions that use an address while they run, and keep it no longer."""
 CALLER = re.compile(rb"([A-Za-z_]\w*+)\s*+\((?:[^()]|\([^()]*+\))*+\Z")

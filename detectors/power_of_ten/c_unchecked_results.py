@@ -297,6 +297,11 @@ int f(int n)
     c = g(2);
     return b + c;
 }
+void through(int n)
+{
+    int *p = place(n);
+    *p = g(n);
+}
 """,
         """
 int f(int n)
@@ -474,4 +479,8 @@ def _is_store(code: bytes, place: int) -> bool:
     if after is None:
         return False
     before = code[max(place - 60, 0) : place].rstrip()
-    return before[-1:] in STARTS_A_STATEMENT or before[-1:] in (b"*", b",") or before[-1:].isalnum()
+    if before.endswith(b"*"):
+        # `int *p = f()` stores, `*p = f()` follows p.
+        before = before.rstrip(b"* \t\n")
+        return before[-1:] == b"," or before[-1:].isalnum() or before.endswith(b"_")
+    return before[-1:] in STARTS_A_STATEMENT or before[-1:] == b"," or before[-1:].isalnum()
