@@ -30,7 +30,7 @@ __all__ = ["Answers", "Message", "Preprocessed", "Tree", "ask", "headers_of", "p
 Answer = TypeVar("Answer", bound=Mapping[str, set[int]] | frozenset["Message"])
 SUFFIXES = (".c", ".h")
 MAX_SOURCE_BYTES = 4_000_000
-LIMITS = Limits(wall_s=240.0, cpu_s=240)
+LIMITS = Limits(wall_s=900.0, cpu_s=600)
 CLANG_TIDY_CHECKS = (
     "bugprone-assert-side-effect",
     "bugprone-infinite-loop",
