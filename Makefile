@@ -8,7 +8,7 @@ JOBS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean
+.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ rule-speed: $(STAMP) ## Measure how fast the rules read, beside what only parses
 incremental: $(STAMP) ## Show by counts what an edited unit and an edited header of libsodium run again (after `make corpus`)
 	$(BIN)/python -m benchmarks.incremental $(DEMO)/sources/pynacl-1.6.2 \
 		src/libsodium/src/libsodium/crypto_hash/sha256/cp/hash_sha256_cp.c src/libsodium/src/libsodium/include/sodium/private/common.h
+
+differential: $(STAMP) ## Hold the rules of C beside clang-tidy, cppcheck and gcc, which must be on the PATH (after `make corpus`, some minutes)
+	$(BIN)/python -m benchmarks.differential $(DEMO)/sources/*/ --define PSUTIL_LINUX=1 --define PSUTIL_POSIX=1 \
+		--define PSUTIL_VERSION=722 --define SIZEOF_INT=4 --define SIZEOF_PID_T=4
 
 prove: $(STAMP) ## Run the full counts of tampered evidence, killed runs and mutated files (an hour or so)
 	$(BIN)/python -m tests.prove

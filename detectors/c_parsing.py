@@ -251,8 +251,10 @@ class CFile(ParsedFile):
     def prototypes(self) -> Sequence[Prototype]:
         """Functions that are declared without a body, outside of functions."""
         found = []
-        for node in self.nodes("declarator"):
-            if node.type in {"identifier", "init_declarator", "array_declarator"}:
+        # A structure whose members a macro writes swallows what follows it: in C, a function is no member.
+        astray = self.nodes("member") if self.dialect == "c" else ()
+        for node in (*self.nodes("declarator"), *astray):
+            if node.type in {"identifier", "field_identifier", "init_declarator", "array_declarator"}:
                 continue
             name, is_function = _declared(node)
             if is_function and name is not None and name.text and not self.in_function(node.start_byte):
@@ -597,8 +599,10 @@ def _declared(node: Node) -> tuple[Node | None, bool]:
         if current.type in {"qualified_identifier", "template_function"}:
             current = current.child_by_field_name("name")
             continue
-        if current.type == "function_declarator":
-            is_function = True
+        if current.type in {"function_declarator", "array_declarator"}:
+            is_function = is_function or current.type == "function_declarator"
+            if current.has_error and (name := _name_behind_a_type(current)) is not None:
+                return name, is_function
         elif current.type == "pointer_declarator":
             is_function = False  # of `(*f)(int)`, seen from outside in; `*f(int)` is a function again
         inner = current.child_by_field_name("declarator")
@@ -606,6 +610,15 @@ def _declared(node: Node) -> tuple[Node | None, bool]:
             inner = next((c for c in current.named_children if c.type.endswith("declarator") or c.type in NAMES), None)
         current = inner
     return None, False
+
+
+def _name_behind_a_type(declarator: Node) -> Node | None:
+    """Return the name in `API type f(void)` or `ALIGN(N) type a[3]`, where the parser may take the type for it."""
+    second = declarator.child(1)
+    if second is None or second.type != "ERROR" or second.child_count != 1:
+        return None
+    name = second.child(0)
+    return name if name is not None and name.type == "identifier" else None
 
 
 def _function_declarator(node: Node) -> Node | None:

@@ -95,7 +95,7 @@ class CVariableLengthArray(FileRule):
     Why: it takes from the stack what nobody bounded.
     Instead: an array of the largest length, and a check.
     Not found: a length that names no parameter or local variable of the function: macros, enumerations and constants
-    of the file look alike.
+    of the file look alike; a length whose name is in capitals.
     Source: Holzmann, "The Power of Ten", IEEE Computer 39(6), 2006, rule 3.
     """
 
@@ -108,6 +108,8 @@ class CVariableLengthArray(FileRule):
 #define LEN 4
 enum { MOST = 3, key_bytes = 32 };
 void f(int n, char p[n]) { char a[LEN + 1]; char b[sizeof(n)]; char c[] = {1}; char d[key_bytes]; p[n] = a[n]; }
+#define STRIDE 16
+void g(int i) { char t[256 / STRIDE]; t[(i * STRIDE)] = 0; }
 """,
         "void f(int n)\n{\n    char v[n];  // expect: P10-R3-variable-length-array\n}\n",
     )
@@ -120,7 +122,9 @@ void f(int n, char p[n]) { char a[LEN + 1]; char b[sizeof(n)]; char c[] = {1}; c
             owner = unit.function_at(node.start_byte)
             text = node.text or b""
             before = ARRAY.search(unit.layout.code, max(node.start_byte - 200, 0), node.start_byte)
-            names = {name.decode() for name in NAME.findall(CONSTANT_MACRO.sub(b"", SIZE_OF.sub(b"", text)))}
+            # By their case, constants: `(i * LIMIT)` reads like the declaration of a pointer.
+            words = NAME.findall(CONSTANT_MACRO.sub(b"", SIZE_OF.sub(b"", text)))
+            names = {name.decode() for name in words if not name.isupper()}
             if owner is None or before is None or names.isdisjoint(unit.locals_of(owner)):
                 continue
             if before[1].decode() not in unit.locals_of(owner):

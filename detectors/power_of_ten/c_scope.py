@@ -13,6 +13,7 @@ from detectors.c_parsing import FIXED, MAX_SPECIFIERS, CFile, Function, Object
 from detectors.detector import Facts, FileRule, TreeRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
+from detectors.power_of_ten.c_expressions import closing
 from detectors.power_of_ten.c_vocabulary import C_LANGUAGES, DETECTOR, HEADERS, Place, as_c, place_of
 
 __all__ = ["CExternalObject", "CFileScope", "CInnerScope", "CObjects"]
@@ -28,14 +29,24 @@ PLAIN_TYPES = re.compile(
 )
 """What C++ code may move without a constructor or destructor running elsewhere."""
 HOLDS_NOTHING = frozenset(
-    b"memset memcpy memmove memcmp strcpy strncpy strcat strncat strlen strcmp strncmp snprintf sprintf printf fprintf "
-    b"scanf sscanf read write fread fwrite fgets time gettimeofday clock_gettime pthread_mutex_lock "
-    b"pthread_mutex_unlock pthread_mutex_trylock pthread_once sizeof".split()
+    b"accept accept4 bind clock_getres clock_gettime connect difftime epoll_ctl epoll_pwait epoll_wait fcntl fgets "
+    b"fprintf fread fstat fstatat fstatfs fstatvfs futimens fwrite getaddrinfo getgrgid_r getline getpeername "
+    b"getpwnam_r getpwuid_r getrlimit getrusage getsockname getsockopt gettimeofday gmtime_r inet_ntop inet_pton "
+    b"ioctl kevent localtime_r lstat memchr memcmp memcpy memmove memset mktime nanosleep poll printf pselect "
+    b"pthread_attr_destroy pthread_attr_init pthread_attr_setstacksize pthread_create pthread_mutex_lock "
+    b"pthread_mutex_trylock pthread_mutex_unlock pthread_once pthread_sigmask read recvfrom recvmsg scanf select "
+    b"sendmsg sendto setrlimit setsockopt sigaction sigaddset sigdelset sigemptyset sigfillset sigismember "
+    b"sigprocmask sizeof snprintf sprintf sscanf stat statfs statvfs strcat strcmp strcpy strftime strlen strncat "
+    b"strncmp strncpy strtod strtol strtoul sysinfo tcgetattr tcsetattr time uname utimensat write".split()
 )
 """Functions that use an address while they run, and keep it no longer."""
 CALLER = re.compile(rb"([A-Za-z_]\w*+)\s*+\((?:[^()]|\([^()]*+\))*+\Z")
 PASTED = re.compile(rb"([A-Za-z_]\w*+)\s*+##|##\s*+([A-Za-z_]\w*+)")
+HEAD = re.compile(rb"\b(?:if|while|switch)\s*+\([\s(]*+\Z")
+STAYS = frozenset((b"static", b"extern", b"thread_local", b"_Thread_local", b"volatile", b"typedef"))
 MAX_CLIMB = 1_000
+MAX_SPACE = 4_000
+"""Bytes of comment, blanked, between two statements."""
 
 
 class CInnerScope(FileRule):
@@ -66,6 +77,12 @@ int f(int n)
     for (n = 0; n < 3; n++) { static int calls; calls++; }
     return sum + count + last + (kept != 0);
 }
+int registered(int n)
+{
+    struct timer timer;
+    if (n) { timer_start(&timer); }
+    return loop_run();
+}
 """,
         """
 int g(int n)
@@ -82,6 +99,22 @@ int g(int n)
     }
     if (n) { fill(text); use(zero); }
     return n;
+}
+void h(int n)
+{
+    int last;     // expect: P10-R6-inner-scope
+    int result;   // expect: P10-R6-inner-scope
+    while (n > 0) {
+        /*
+         * A comment of some lines before the statement that writes it first.
+         */
+        last = n--;
+        use(last);
+        do {
+            if ((result = next(last)) < 0) { break; }
+            use(result);
+        } while (more());
+    }
 }
 """,
     )
@@ -218,6 +251,8 @@ int shown;
 int borrowed;
 static int own;
 const int limit = 3;
+typedef __attribute__((aligned(1))) int unaligned;
+const char *const names[] = {"a", "b"};
 int take(void) { return shown + borrowed + own + limit; }
 // file: b.c
 extern int borrowed;
@@ -226,6 +261,7 @@ int give(void) { return borrowed; }
         """
 // file: a.c
 int counter;  // expect: P10-R6-external-object
+const char *texts[] = {"a", "b"};  // expect: P10-R6-external-object
 int count(void) { return counter++; }
 int reset(void) { return counter = 0; }
 // file: b.c
@@ -311,7 +347,9 @@ class _Blocks:
         return True
 
     def _held(self, code: bytes, local: Object, uses: Sequence[int]) -> bool:
-        """Tell whether an address of the local may outlive a block: stored, not only handed to a call."""
+        """Tell whether an address of the local may outlive a block: stored, or of a structure handed to a call."""
+        # Of a number the address asks for a result; of a structure it may be a registration.
+        plain = local.pointer or PLAIN_TYPES.search(b" ".join(local.specifiers)) is not None
         for offset in uses:
             before = code[max(offset - 40, 0) : offset].rstrip()
             taken = before.endswith(b"&") and not before.endswith(b"&&")
@@ -319,11 +357,19 @@ class _Blocks:
                 continue
             if before.rstrip(b"& ").endswith((b"=", b"return", b"?", b":", b"{", b"+", b")")):
                 return True
+            if taken and not plain and _is_kept(code, offset):
+                return True
         return False
 
 
+def _is_kept(code: bytes, offset: int) -> bool:
+    """Tell whether an address is handed to a function that may keep it."""
+    caller = CALLER.search(code[max(offset - 200, 0) : offset].rstrip())
+    return caller is not None and caller[1] not in HOLDS_NOTHING
+
+
 def _movable(unit: CFile, local: Object) -> bool:
-    if local.in_head or local.specifiers & {b"static", b"extern", b"thread_local", b"_Thread_local", b"volatile"}:
+    if local.in_head or local.specifiers & STAYS:
         return False
     code = unit.layout.code
     if INITIALISED.match(code, local.end) is not None and INITIAL.match(code, local.end) is None:
@@ -379,10 +425,13 @@ def _overwrites(code: bytes, local: Object, uses: Sequence[int]) -> bool:
     after = code[first + len(local.name) : first + len(local.name) + 40].lstrip()
     if not after.startswith(b"=") or after.startswith(b"=="):
         return False
-    before = code[max(first - 40, 0) : first].rstrip()
-    if not before.endswith((b";", b"{", b"}")):
+    before = code[max(first - MAX_SPACE, 0) : first].rstrip()
+    if before.endswith((b";", b"{", b"}")):
+        end = code.find(b";", first)
+    elif before.endswith(b"(") and HEAD.search(before[-80:]):
+        end = closing(code, code.rfind(b"(", 0, first)) or len(code)
+    else:
         return False
-    end = code.find(b";", first)
     return len(uses) == 1 or uses[1] > end
 
 
@@ -434,8 +483,8 @@ def _is_held(code: bytes, declared: Object, offset: int, owner: Function) -> boo
 
 
 def _constant(declared: Object) -> bool:
-    if declared.specifiers & {b"constexpr"}:
+    if declared.specifiers & {b"constexpr", b"typedef"}:
         return True
-    if declared.pointer and not declared.array:
+    if declared.pointer:
         return FIXED in declared.specifiers
     return b"const" in declared.specifiers

@@ -14,6 +14,7 @@ from detectors.c_parsing import CFile, Function
 from detectors.detector import Facts, FileRule, TreeRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
+from detectors.power_of_ten.c_expressions import closing
 from detectors.power_of_ten.c_vocabulary import C_LANGUAGES, DETECTOR, HEADERS, Place, as_c, place_of
 
 if TYPE_CHECKING:
@@ -25,24 +26,35 @@ MAX_PARTS = 200
 """Nodes of one expression statement that are looked at."""
 MAX_EXPANSIONS = 20
 RESULT_MATTERS = frozenset(
-    b"accept access aligned_alloc atexit bind calloc chdir chmod chown clock_gettime close closedir connect "
-    b"creat dup dup2 execl execle execlp execv execve execvp fchmod fchown fclose fcntl fdopen fflush fgetpos "
-    b"fgets fileno fopen fork fread freopen fscanf fseek fseeko fsetpos fstat fsync ftell ftruncate fwrite "
-    b"getcwd getline getrlimit getsockopt ioctl kill link listen lseek lstat malloc mkdir mkdtemp mkfifo mkstemp "
-    b"mktime mlock mmap mprotect msync munmap nanosleep open openat opendir pclose pipe pipe2 poll popen "
-    b"posix_memalign pread pthread_attr_init pthread_attr_setstacksize pthread_cond_init pthread_cond_wait "
-    b"pthread_create pthread_detach pthread_join pthread_key_create pthread_mutex_destroy pthread_mutex_init "
-    b"pthread_mutex_lock pthread_mutex_trylock pthread_mutex_unlock pthread_once pthread_rwlock_init "
-    b"pthread_setspecific pwrite raise read readlink readv realloc realpath reallocarray recv recvfrom recvmsg "
-    b"remove rename rmdir scanf select sem_init sem_post sem_wait send sendmsg sendto setegid seteuid setgid "
-    b"setgroups setrlimit setsockopt setuid setvbuf shutdown sigaction sigprocmask socket socketpair sscanf stat "
-    b"statvfs strdup strndup strtod strtof strtol strtoll strtoul strtoull symlink sysconf system tcsetattr "
-    b"time_get timespec_get tmpfile truncate ungetc unlink usleep utime vfscanf vscanf vsscanf wait waitpid "
-    b"write writev".split()
+    b"accept access aligned_alloc at_quick_exit atexit bind bsearch calloc chdir chmod chown clock clock_gettime "
+    b"close closedir cnd_broadcast cnd_init cnd_signal cnd_timedwait cnd_wait connect creat dup dup2 execl execle "
+    b"execlp execv execve execvp fchmod fchown fclose fcntl fdopen fflush fgetc fgetpos fgets fgetwc fileno fopen "
+    b"fopen_s fork fread freopen fscanf fseek fseeko fsetpos fstat fsync ftell ftruncate fwrite fwscanf getc "
+    b"getchar getcwd getenv gethostname getline getpeername getrlimit gets_s getsockname getsockopt gettimeofday "
+    b"getwc getwchar gmtime ioctl kill link listen localtime lseek lstat malloc mbstowcs mbtowc memchr mkdir "
+    b"mkdtemp mkfifo mkstemp mktime mlock mmap mprotect msync mtx_init mtx_lock mtx_timedlock mtx_trylock "
+    b"mtx_unlock munmap nanosleep open openat opendir pclose pipe pipe2 poll popen posix_memalign pread "
+    b"pthread_attr_destroy pthread_attr_init pthread_attr_setstacksize pthread_barrier_destroy "
+    b"pthread_barrier_init pthread_cancel pthread_cond_broadcast pthread_cond_destroy pthread_cond_init "
+    b"pthread_cond_signal pthread_cond_timedwait pthread_cond_wait pthread_condattr_destroy pthread_condattr_init "
+    b"pthread_condattr_setclock pthread_create pthread_detach pthread_join pthread_key_create pthread_key_delete "
+    b"pthread_kill pthread_mutex_destroy pthread_mutex_init pthread_mutex_lock pthread_mutex_trylock "
+    b"pthread_mutex_unlock pthread_mutexattr_destroy pthread_mutexattr_init pthread_mutexattr_settype pthread_once "
+    b"pthread_rwlock_destroy pthread_rwlock_init pthread_rwlock_rdlock pthread_rwlock_tryrdlock "
+    b"pthread_rwlock_trywrlock pthread_rwlock_unlock pthread_rwlock_wrlock pthread_setspecific pthread_sigmask "
+    b"putenv pwrite raise read readlink readv realloc reallocarray realpath recv recvfrom recvmsg remove rename "
+    b"rmdir scanf select sem_destroy sem_init sem_post sem_trywait sem_wait send sendmsg sendto setegid setenv "
+    b"seteuid setgid setgroups setrlimit setsockopt setuid setvbuf shutdown sigaction sigaddset sigdelset "
+    b"sigemptyset sigfillset sigismember sigprocmask sigwait socket socketpair sscanf stat statvfs strchr strdup "
+    b"strftime strndup strpbrk strrchr strstr strtod strtof strtol strtoll strtoul strtoull strxfrm swprintf "
+    b"swscanf symlink sysconf system tcsetattr thrd_create thrd_detach thrd_join thrd_sleep time_get timespec_get "
+    b"tmpfile tmpnam truncate tss_create tss_get tss_set uname ungetc ungetwc unlink unsetenv usleep utime vfscanf "
+    b"vscanf vsscanf wait waitpid wcschr wcsstr wcstombs wctomb write writev wscanf".split()
 )
 """Functions of the C library and POSIX whose result tells a failure."""
 RETURNS_ITS_ARGUMENT = frozenset(
-    b"fprintf fputc fputs fputwc fputws printf putc putchar puts putwc snprintf sprintf vfprintf vprintf "
+    b"fprintf fputc fputs fputwc fputws fwprintf printf putc putchar puts putwc putwchar snprintf sprintf vfprintf "
+    b"vfwprintf vprintf vswprintf vwprintf "
     b"vsnprintf vsprintf wprintf memccpy memcpy memmove memset stpcpy strcat strcpy strncat strncpy wcscat "
     b"wcscpy wcsncpy wmemcpy wmemset signal setlocale umask alarm".split()
 )
@@ -51,6 +63,10 @@ WORD = re.compile(rb"[A-Za-z_]\w*+")
 ONE_CALL = re.compile(rb"\(?\s*+[A-Za-z_]\w*+\s*+\((?:[^()]|\([^()]*+\))*+\)\s*+\)?;?")
 VOID = re.compile(rb"\bvoid\b")
 STORED = re.compile(rb"\b([A-Za-z_]\w*+)\s*+=(?!=)\s*+(?:\([\w\s*]*+\)\s*+)?(?!sizeof\b)[A-Za-z_]\w*+\s*+\(")
+LAST_OF_A_VALUE = re.compile(rb";?\s*+\}\s*+\)")
+"""Ends a GNU expression of statements, whose value is that of the last."""
+HEAD_OR_BRANCH = re.compile(rb"\b(?:(?:if|while|for|switch)\s*+\((?:[^()]|\((?:[^()]|\([^()]*+\))*+\))*+\)|else|do)\Z")
+JUMPS_BACK = re.compile(rb"\b(?:for|while|do|goto)\b")
 BRANCHES = re.compile(rb"[{}:?]|\b(?:if|else|while|for|do|switch|goto|return)\b|&&|\|\|")
 STARTS_A_STATEMENT = (b";", b"{", b"}", b":", b"")
 
@@ -95,6 +111,11 @@ class CResults(Facts):
             for node in (*unit.nodes("dropped"), *unit.nodes("dropped.left"))
             for name, member, start, end in _calls(node)
             if member or not _is_local(unit, name, start)
+        ) + tuple(
+            (call.name, False, place_of(unit, call.start, call.start + len(call.name)))
+            for text, macro in zip(unit.layout.macros, unit.macros, strict=True)
+            for call in macro.calls
+            if _is_dropped(text.code, call.start - text.body, call.start - text.body + len(call.name))
         )
         macros: dict[str, str] = {}
         for text, macro in zip(unit.layout.macros, unit.macros, strict=True):
@@ -163,8 +184,8 @@ class CUncheckedResult(TreeRule):
     Why: most failures are told by a result; what is not looked at goes on with what is not there.
     Instead: check it, hand it on, or write `(void)` before the call to say that it does not matter, and why.
     Reported: functions of the tree that return a value, seen over all files, and functions of the C library whose
-    result tells a failure; also behind a comma, in the arms of `?:`, through macros of one call, and through members
-    that are pointers to functions with a result in every structure of the tree.
+    result tells a failure; also behind a comma, in the arms of `?:`, through macros of one call, in the bodies of
+    others, and through members that are pointers to functions with a result in every structure of the tree.
     Not found: functions of other libraries, and calls whose result cannot be known.
     Source: Holzmann, "The Power of Ten", IEEE Computer 39(6), 2006, rule 7.
     """
@@ -194,6 +215,9 @@ void run(FILE *f)
 // file: a.h
 int save(int);
 #define SAVE(x) save(x)
+#define FAIL(x) do { if (x) save(x); } while (0)  // expect: P10-R7-unchecked-result
+#define TWICE(x) log_it(x); save(x)  // expect: P10-R7-unchecked-result
+#define VALUE(x) ({ (void) save(1); save(x); })
 struct ops { int (*send)(int); void (*stop)(void); };
 // file: a.c
 #include <stdio.h>
@@ -253,7 +277,7 @@ class CUnreadResult(FileRule):
     Why: it looks as if it were checked.
     Instead: check it before it is overwritten, or drop it with `(void)`.
     Reported: locals that hold results of calls and are never read; a result that the next use of the local overwrites
-    in the same block.
+    in the same block; in a function without loops, one that nothing after it reads.
     Not found: results that one branch overwrites, and those read in another branch only.
     Source: Holzmann, "The Power of Ten", IEEE Computer 39(6), 2006, rule 7.
     """
@@ -273,6 +297,11 @@ int f(int n)
     c = g(2);
     return b + c;
 }
+void through(int n)
+{
+    int *p = place(n);
+    *p = g(n);
+}
 """,
         """
 int f(int n)
@@ -282,6 +311,14 @@ int f(int n)
     a = g(1);      // expect: P10-R7-unread-result
     a = g(2);
     return a;
+}
+int last(int n)
+{
+    int a;
+    a = g(1);
+    if (a) { return a; }
+    a = g(2);      // expect: P10-R7-unread-result
+    return n;
 }
 """,
     )
@@ -373,6 +410,21 @@ def _calls(node: Node) -> Iterator[tuple[str, bool, int, int]]:
                 yield name.text.decode("utf-8", "replace"), member, name.start_byte, name.end_byte
 
 
+def _is_dropped(body: bytes, start: int, end: int) -> bool:
+    """Tell whether a call in a macro's body is a statement; the whole of a body is what its use makes of it."""
+    before = body[:start].rstrip()
+    last = closing(body, body.find(b"(", end))
+    after = body[last + 1 :].lstrip() if last is not None else b""
+    if last is None or LAST_OF_A_VALUE.match(after):
+        return False
+    if before.endswith((b";", b"{", b"}")):
+        return after.startswith(b";") or not after
+    if before and HEAD_OR_BRANCH.search(before) is None:
+        return False
+    # A body that starts with it is a row of statements only if another follows.
+    return after.startswith(b";") and (bool(before) or after != b";")
+
+
 def _is_local(unit: CFile, name: str, offset: int) -> bool:
     """Tell whether a name means a local pointer to a function."""
     owner = unit.function_at(offset)
@@ -397,6 +449,8 @@ def _unread(unit: CFile, uses: list[int], stores: frozenset[int], declared: int)
     if not reads:
         yield from sorted(stores)
         return
+    if uses[-1] in stores and _is_store(code, uses[-1]) and _is_last(unit, uses):
+        yield uses[-1]
     for place, (here, after) in enumerate(itertools.pairwise(uses)):
         if here in stores and _is_store(code, after) and after != declared:
             beyond = uses[place + 2] if place + 2 < len(uses) else len(code)
@@ -408,10 +462,25 @@ def _unread(unit: CFile, uses: list[int], stores: frozenset[int], declared: int)
                 yield here
 
 
+def _is_last(unit: CFile, uses: list[int]) -> bool:
+    """Tell whether nothing can read what the last use stores: no loop or jump leads back, nobody has the address."""
+    code, last = unit.layout.code, uses[-1]
+    owner = unit.function_at(last)
+    if owner is None or code.find(b";", last) < 0:
+        return False
+    taken = any(code[max(place - 8, 0) : place].rstrip().endswith(b"&") for place in uses)
+    back = JUMPS_BACK.search(code, owner.body, owner.end)
+    return not taken and back is None and not unit.has_directive(owner.body, owner.end)
+
+
 def _is_store(code: bytes, place: int) -> bool:
     """Tell whether a name is assigned to by a statement of its own, or declared with a value."""
     after = re.compile(rb"\w+\s*+=(?!=)").match(code, place)
     if after is None:
         return False
     before = code[max(place - 60, 0) : place].rstrip()
-    return before[-1:] in STARTS_A_STATEMENT or before[-1:] in (b"*", b",") or before[-1:].isalnum()
+    if before.endswith(b"*"):
+        # `int *p = f()` stores, `*p = f()` follows p.
+        before = before.rstrip(b"* \t\n")
+        return before[-1:] == b"," or before[-1:].isalnum() or before.endswith(b"_")
+    return before[-1:] in STARTS_A_STATEMENT or before[-1:] == b"," or before[-1:].isalnum()

@@ -204,3 +204,27 @@ def test_columns_on_long_lines_count_code_points() -> None:
     columns = [finding.region.start_column for finding in CGoto().check(CFile(line.encode(), "c", "x.c"))]
 
     assert columns == [22 + 14 * n for n in range(20_000)]
+
+
+def test_a_name_behind_a_macro_and_a_type_is_the_name() -> None:
+    """`API type f(void)` is f: else two functions of that type call each other, and look recursive."""
+    source = b"API hash_t one (int n)\n{\n    return two(n);\n}\nAPI hash_t two (int n)\n{\n    return (hash_t) n;\n}\n"
+    unit = CFile(source, "c", "a.c")
+
+    assert [function.name for function in unit.functions] == ["one", "two"]
+    assert reported(source.decode(), CRecursion) == []
+
+
+def test_an_array_behind_an_alignment_is_an_object() -> None:
+    """`ALIGN(N) byte_t block[N]` declares block: else no rule about scope sees it."""
+    unit = CFile(b"void f(void)\n{\n    ALIGN(N) byte_t block[N];\n    use(block);\n}\n", "c", "a.c")
+
+    assert [declared.name for declared in unit.objects] == [b"block"]
+
+
+def test_prototypes_behind_members_that_a_macro_writes() -> None:
+    """A structure without a visible member must not take the functions declared behind it for its own."""
+    source = b"struct handle {\n  FIELDS\n  MORE_FIELDS\n};\n\nAPI int start(struct handle *h);\nAPI int stop(struct handle *h);\n"
+    unit = CFile(source, "c", "a.h")
+
+    assert {prototype.name for prototype in unit.prototypes} == {"start", "stop"}
