@@ -114,19 +114,17 @@ def f(n):
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each."""
         unit = as_python(parsed)
-        for scope in unit.scopes:
-            for statement in scope.statements:
-                if isinstance(statement, (ast.Try, ast.TryStar)):
-                    for handler in statement.handlers:
-                        problem = _swallows(unit, scope, handler)
-                        if problem:
-                            yield self.finding(_head(unit, handler), problem)
-                    for leaving in _leaving(statement.finalbody):
-                        yield self.finding(unit.at(leaving), "leaving in finally drops the exception on its way")
-                elif isinstance(statement, (ast.With, ast.AsyncWith)):
-                    for item in statement.items:
-                        if _suppresses(unit, scope, item.context_expr):
-                            yield self.finding(unit.at(item.context_expr), "every exception is dropped here")
+        for scope, statement in unit.statements(ast.Try, ast.TryStar):
+            for handler in statement.handlers:
+                problem = _swallows(unit, scope, handler)
+                if problem:
+                    yield self.finding(_head(unit, handler), problem)
+            for leaving in _leaving(statement.finalbody):
+                yield self.finding(unit.at(leaving), "leaving in finally drops the exception on its way")
+        for scope, statement in unit.statements(ast.With, ast.AsyncWith):
+            for item in statement.items:
+                if _suppresses(unit, scope, item.context_expr):
+                    yield self.finding(unit.at(item.context_expr), "every exception is dropped here")
 
 
 class PythonDroppedResult(FileRule):
@@ -201,19 +199,22 @@ class PythonResults(Facts):
     languages = PYTHON
 
     def collect(self, parsed: ParsedFile) -> object:
-        """Return a `_FileFacts` as plain lists."""
+        """Return a `_FileFacts`."""
         unit = as_python(parsed)
         dropped = []
         for scope, call in _dropped(unit):
-            references, _ = unit.resolve(call.func, scope)
+            references = unit.resolve(call.func, scope).references
             found = tuple(targets_of(references))
             if found and len(found) == len(references):
                 region = unit.at(call)
                 name = getattr(call.func, "attr", getattr(call.func, "id", ""))
                 place = (region.start_line, region.start_column, region.end_line, region.end_column)
                 dropped.append((found, name, place))
-        returning = tuple(scope.number for scope in unit.functions() if _returns(scope))
-        return msgspec.to_builtins(_FileFacts(tuple(dropped), returning))
+        values: dict[int, list[ast.expr | None]] = {}
+        for scope, statement in unit.statements(ast.Return):
+            values.setdefault(scope.number, []).append(statement.value)
+        returning = (scope.number for scope in unit.functions if _returns(scope, values.get(scope.number, [])))
+        return _FileFacts(tuple(dropped), tuple(returning))
 
 
 class PythonUncheckedResult(TreeRule):
@@ -286,16 +287,15 @@ def give():
 
 def _dropped(unit: PythonFile) -> Iterator[tuple[Scope, ast.Call]]:
     """Yield calls that are statements; in a block that waits for their exception, the result is not the point."""
-    for scope in unit.scopes:
-        raising = [
-            (statement.body[0].lineno, statement.end_lineno or statement.lineno)
-            for statement in scope.statements
-            if isinstance(statement, (ast.With, ast.AsyncWith)) and any(_waits(item) for item in statement.items)
-        ]
-        for statement in scope.statements:
-            call = statement.value if isinstance(statement, ast.Expr) else None
-            if isinstance(call, ast.Call) and not any(first <= call.lineno <= last for first, last in raising):
-                yield scope, call
+    waiting: dict[int, list[tuple[int, int]]] = {}
+    for scope, statement in unit.statements(ast.With, ast.AsyncWith):
+        if any(_waits(item) for item in statement.items):
+            lines = statement.body[0].lineno, statement.end_lineno or statement.lineno
+            waiting.setdefault(scope.number, []).append(lines)
+    for scope, statement in unit.statements(ast.Expr):
+        call = statement.value
+        if not any(first <= call.lineno <= last for first, last in waiting.get(scope.number, ())):
+            yield scope, call
 
 
 def _waits(item: ast.withitem) -> bool:
@@ -303,7 +303,7 @@ def _waits(item: ast.withitem) -> bool:
     return getattr(called, "attr", getattr(called, "id", "")) in WAITS
 
 
-def _returns(scope: Scope) -> bool:
+def _returns(scope: Scope, values: Sequence[ast.expr | None]) -> bool:
     """Tell whether the value of a call of a function is something to look at."""
     if scope.yields:
         # A context manager or a fixture is called by its decorator.
@@ -311,7 +311,6 @@ def _returns(scope: Scope) -> bool:
     if isinstance(scope.node, ast.AsyncFunctionDef):
         return True
     own = scope.parameter()
-    values = [statement.value for statement in scope.statements if isinstance(statement, ast.Return)]
     kept = [
         value
         for value in values

@@ -352,6 +352,84 @@ def test_large_and_deep_files_take_no_longer_than_their_size_allows(text: str) -
     assert time.process_time() - began < 3.0
 
 
+CONSTRUCTS = """
+import a.b as c, d
+from .e import f as g
+from h import *
+@i(1, *a, k=2, **b)
+class J(K, metaclass=L):
+    m: int = 3
+    n: str
+def o(p, /, q: int = 1, *r, s=2, **t) -> int:
+    'Doc'
+    global u
+    u = yield
+    x = lambda y, *z: (y, [z], {y: 1, **z}, {y})
+    return 1 if x and not y or -z < +y <= ~x is None is not 2 in z not in () else x[1:2, ::3, ...]
+async def v(w):
+    def inner():
+        nonlocal w
+        w += 1 - 2 * 3 / 4 // 5 % 6 ** 7 @ 8 << 9 >> 10 | 11 ^ 12 & 13
+    async for i in w: await i
+    else: pass
+    async with w as j, w: del j.a, j[0]
+    return [x async for x in w if x], {x for x in w}, {x: x for x in w}, (x for x in w)
+for a, *b in c:
+    if (d := a) != 1 == 2 > 3 >= 4: continue
+    elif a: break
+    while a: pass
+with a as b: assert b, f"{a!r:>{b}} text"
+try: raise A from None
+except (A, B) as e: pass
+except: raise
+else: pass
+finally: pass
+try: yield from a
+except* A: pass
+match a:
+    case True | None | 1 | 'b' | -1: pass
+    case A.b | [1, *rest] | [*_]: pass
+    case {'a': 1, **more} | C(1, d=2) as e: pass
+    case _ if a: pass
+"""
+ABSTRACT = {
+    "AST",
+    "mod",
+    "stmt",
+    "expr",
+    "pattern",
+    "slice",
+    "Index",
+    "ExtSlice",
+    "Suite",
+    "AugLoad",
+    "AugStore",
+    "Param",
+}
+ELSEWHERE = {
+    "Interactive",
+    "Expression",
+    "FunctionType",
+    "TypeIgnore",
+    "type_ignore",
+    "Num",
+    "Str",
+    "Bytes",
+    "NameConstant",
+    "Ellipsis",
+}
+
+
+def test_every_construct_of_the_language_is_walked() -> None:
+    """When this fails, a file that uses one construct is lost to all rules."""
+    used = {type(node) for node in ast.walk(ast.parse(CONSTRUCTS))}
+    known = {kind for kind in vars(ast).values() if isinstance(kind, type) and issubclass(kind, ast.AST)}
+    missed = {kind.__name__ for kind in known - used if not kind.__subclasses__()} - ABSTRACT - ELSEWHERE
+
+    assert not missed, "the text lacks a construct"
+    assert "P10-R8-python-dynamic-code" in {finding.rule for finding in _findings(CONSTRUCTS)}
+
+
 def test_odd_escapes_in_a_scanned_file_are_no_warnings_of_ours(recwarn: pytest.WarningsRecorder) -> None:
     """When this fails, a scan prints warnings about code that is not ours."""
     _findings("x = '\\d'\nassert (1, 'a')\n1 is 1\n")
