@@ -68,17 +68,18 @@ class ParsedFile:
 
     def region(self, start: int, end: int) -> Region:
         """Return the region of the bytes `start` to `end` (exclusive) of `source`."""
-        return Region(*self._position(start), *self._position(end))
+        starts = self.line_starts
+        first = bisect.bisect_right(starts, start)
+        last = first if first == len(starts) or end < starts[first] else bisect.bisect_right(starts, end)
+        return Region(first, self._column(starts[first - 1], start), last, self._column(starts[last - 1], end))
 
-    def _position(self, offset: int) -> tuple[int, int]:
-        line = bisect.bisect_right(self.line_starts, offset)
-        start = self.line_starts[line - 1]
-        return line, self._characters(offset) - self._characters(start) + 1
+    def _column(self, line_start: int, offset: int) -> int:
+        if len(self.text) == len(self.source):
+            return offset - line_start + 1
+        return self._characters(offset) - self._characters(line_start) + 1
 
     def _characters(self, offset: int) -> int:
         """Count the code points before `offset` in constant time, since a line may be megabytes long."""
-        if len(self.text) == len(self.source):
-            return offset
         block = offset // BLOCK_BYTES
         return self._characters_before[block] + _code_points(self.source[block * BLOCK_BYTES : offset])
 

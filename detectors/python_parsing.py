@@ -129,10 +129,10 @@ class Scope:
         "imports",
         "kind",
         "loads",
+        "meanings",
         "name",
         "node",
         "number",
-        "owners",
         "parent",
         "stars",
         "statements",
@@ -152,8 +152,8 @@ class Scope:
         self.function: Scope | None = self if kind == "function" else outer
         """The nearest function around what stands here, itself included."""
         self.bindings: dict[str, list[Value]] = {}
-        self.owners: dict[str, Scope | None] = {}
-        """What `PythonFile.lookup` found, by name."""
+        self.meanings: dict[str, dict[tuple[str, ...], Meaning]] = {}
+        """Of names seen here, by the attributes below them; all scopes that see the same name share its part."""
         self.global_names: set[str] = set()
         self.elsewhere: set[str] = set()
         """Names declared `nonlocal`."""
@@ -279,10 +279,15 @@ class PythonFile(ParsedFile):
 
     def lookup(self, name: str, scope: Scope) -> tuple[Scope | None, list[Value]]:
         """Return the scope that binds a name seen in `scope`, and its bindings; `None` if it is built in or unknown."""
-        if name not in scope.owners:
-            scope.owners[name] = self._owner(name, scope)
-        owner = scope.owners[name]
-        return owner, [] if owner is None else owner.bindings.get(name, [])
+        here: Scope | None = scope
+        while here is not None:  # bounded by the depth of the scopes
+            if name in here.global_names:
+                return self.scopes[0], self.scopes[0].bindings.get(name, [])
+            # The names of a class are seen by its own statements only, not by the functions inside.
+            if name in here.bindings and name not in here.elsewhere and (here is scope or here.kind != "class"):
+                return here, here.bindings[name]
+            here = here.parent
+        return None, []
 
     def resolve(self, expression: ast.expr, scope: Scope) -> Meaning:
         """
@@ -292,6 +297,8 @@ class PythonFile(ParsedFile):
         `vars(x)["name"]`, `__import__("name")`, `importlib.import_module("name")`, `self`, `cls`, `super()` and
         instances made on the spot. What is not known is left out.
         """
+        if isinstance(expression, ast.Name):
+            return self.resolve_name(expression.id, scope)
         root, attributes = _peel(expression)
         if isinstance(root, ast.Name):
             return self.resolve_name(root.id, scope, attributes)
@@ -304,28 +311,31 @@ class PythonFile(ParsedFile):
 
     def resolve_name(self, name: str, scope: Scope, attributes: tuple[str, ...] = ()) -> Meaning:
         """Return what a name that is seen in `scope`, or an attribute below it, may stand for."""
-        owner, _ = self.lookup(name, scope)
-        # Whoever binds the name decides what it stands for, wherever it is seen.
-        key = (-1 if owner is None else owner.number, name, attributes)
-        found = self._named.get(key)
+        known = scope.meanings.get(name)
+        if known is None:
+            owner, _ = self.lookup(name, scope)
+            # Whoever binds the name decides what it stands for, wherever it is seen.
+            known = self._named.setdefault((-1 if owner is None else owner.number, name), {})
+            scope.meanings[name] = known
+        found = known.get(attributes)
         if found is None:
-            found = self._named[key] = self._followed([(ast.Name(name, ast.Load()), scope, attributes, False)])
+            found = known[attributes] = self._meaning(name, scope, attributes)
         return found
 
     def dotted(self, expression: ast.expr, scope: Scope) -> frozenset[str]:
         """Return the absolute dotted names from outside of this file that an expression may stand for."""
         return self.resolve(expression, scope).names
 
-    def _owner(self, name: str, scope: Scope) -> Scope | None:
-        here: Scope | None = scope
-        while here is not None:  # bounded by the depth of the scopes
-            if name in here.global_names:
-                return self.scopes[0]
-            # The names of a class are seen by its own statements only, not by the functions inside.
-            if name in here.bindings and name not in here.elsewhere and (here is scope or here.kind != "class"):
-                return here
-            here = here.parent
-        return None
+    def _meaning(self, name: str, scope: Scope, attributes: tuple[str, ...]) -> Meaning:
+        values = self._values(name, scope, aliased=False)
+        found = [
+            Reference(value.scope, value.level, (*value.path, *attributes))
+            for value, _ in values
+            if isinstance(value, Reference)
+        ]
+        if len(found) == len(values):
+            return _meaning_of(found, [])
+        return self._followed([(ast.Name(name, ast.Load()), scope, attributes, False)])
 
     def _followed(self, todo: list[_Todo]) -> Meaning:
         """Follow expressions through aliases to what they may stand for."""
@@ -352,10 +362,7 @@ class PythonFile(ParsedFile):
                 inner = namespace_of(root)
                 if inner is not None:
                     todo.append((inner[0], where, (inner[1], *path), aliased))
-        if not found and not passed:
-            return NOTHING
-        names = frozenset(".".join(item.path) for item in found if item.scope is None and not item.level)
-        return Meaning(tuple(dict.fromkeys(found)), tuple(passed), names)
+        return _meaning_of(found, passed)
 
     @functools.cached_property
     def _statements(self) -> dict[type, list[tuple[Scope, Any]]]:
@@ -385,7 +392,7 @@ class PythonFile(ParsedFile):
         return {}  # holds the expression too, so that no other can take its id
 
     @functools.cached_property
-    def _named(self) -> dict[tuple[int, str, tuple[str, ...]], Meaning]:
+    def _named(self) -> dict[tuple[int, str], dict[tuple[str, ...], Meaning]]:
         return {}
 
     @functools.cached_property
@@ -710,6 +717,13 @@ def _receiver(name: str, owner: Scope, values: list[Value]) -> Reference | None:
         return None
     of_class = "classmethod" in decorators or owner.name in ("__new__", "__init_subclass__", "__class_getitem__")
     return Reference(outer, 0, () if of_class else (MADE,))
+
+
+def _meaning_of(found: list[Reference], passed: list[ast.expr]) -> Meaning:
+    if not found and not passed:
+        return NOTHING
+    names = frozenset([".".join(item.path) for item in found if item.scope is None and not item.level])
+    return Meaning(tuple(dict.fromkeys(found)) if len(found) > 1 else tuple(found), tuple(passed), names)
 
 
 def _peel(expression: ast.expr) -> tuple[ast.expr, tuple[str, ...]]:

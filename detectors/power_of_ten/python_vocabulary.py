@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ import msgspec
 from detectors.detector import Facts
 from detectors.model import Language, Region
 from detectors.parsing import ParsedFile
-from detectors.python_parsing import MADE, SUPER, Meaning, PythonFile, Reference, Scope
+from detectors.python_parsing import MADE, SUPER, CallSite, Meaning, PythonFile, Reference, Scope
 
 __all__ = ["DETECTOR", "PYTHON", "PythonCallGraph", "PythonCalls", "Target", "as_python", "targets_of"]
 
@@ -280,19 +280,23 @@ def _calls(unit: PythonFile, targets: _Targets) -> dict[int, dict[Target, None]]
     for scope in unit.scopes:
         inside.setdefault(scope.parent, []).append(scope)
     found: dict[int, dict[Target, None]] = {}
+    first = 0
     for scope in unit.scopes:
+        sites = unit.calls[first : first + len(scope.calls)]
+        first += len(sites)
         if scope.function is not None:
             mine = found.setdefault(scope.function.number, {})
-            for called in _called(unit, scope, inside.get(scope, []), targets):
+            for called in _called(unit, scope, sites, inside.get(scope, ()), targets):
                 for target in called:
                     mine[target] = None
     return found
 
 
-def _called(unit: PythonFile, scope: Scope, inside: list[Scope], targets: _Targets) -> Iterator[tuple[Target, ...]]:
+def _called(
+    unit: PythonFile, scope: Scope, sites: Sequence[CallSite], inside: Sequence[Scope], targets: _Targets
+) -> Iterator[tuple[Target, ...]]:
     """Yield what the statements of a scope call, each as all that it may be."""
-    for call in scope.calls:
-        meaning = unit.resolve(call.func, scope)
+    for _, call, meaning in sites:
         yield targets.of(meaning)
         for reference in meaning.references:
             place = CALLERS.get(".".join(reference.path)) if reference.scope is None else None
