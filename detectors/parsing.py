@@ -8,16 +8,18 @@ bytes are, `parse` returns or raises `Unparsable`; it never runs or imports anyt
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
+import gc
 import io
 import itertools
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from detectors.model import Language, Reason, Region
 
-__all__ = ["ParsedFile", "Unparsable", "decode", "looks_binary", "parse"]
+__all__ = ["ParsedFile", "Unparsable", "collector_paused", "decode", "looks_binary", "parse"]
 
 MAX_PARSE_BYTES = 64 << 20
 """Larger files become *not analysed*: tree-sitter needs some ten times the file in memory."""
@@ -92,6 +94,24 @@ class ParsedFile:
 
 def _code_points(data: bytes) -> int:
     return len(data.translate(None, CONTINUATION_BYTES))
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """
+    Pause the collector of cyclic garbage while one file is parsed and looked at.
+
+    A tree is a hundred thousand objects of which none is garbage before the file is done; the collector would look at
+    them time and again. Threads may pause it at once: whoever found it on turns it on again, so it never stays off.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def parse(data: bytes, language: Language, name: str = "") -> ParsedFile:

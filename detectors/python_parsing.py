@@ -189,6 +189,12 @@ class Scope:
         )
         return frozenset(getattr(item, "attr", getattr(item, "id", "")) for item in found)
 
+    def release(self) -> None:
+        """Let go of the other scopes."""
+        self.parent = self.function = None
+        self.bindings.clear()
+        self.meanings.clear()
+
     @property
     def qualname(self) -> str:
         """The names of the classes and functions around it, and its own, with dots."""
@@ -207,6 +213,11 @@ _Todo = tuple[ast.expr, Scope, tuple[str, ...], bool]
 
 class PythonFile(ParsedFile):
     """A Python file: tree, scopes and names are made on first use."""
+
+    def __del__(self) -> None:
+        """Cut the rings that scopes form, so that they and the tree go with the file, not when the collector comes."""
+        for scope in self.__dict__.get("scopes", ()):
+            scope.release()
 
     @property
     def understood(self) -> float:
@@ -428,6 +439,8 @@ class PythonFile(ParsedFile):
             for _, star in module.stars:
                 yield Reference(None, star.level, (*star.path, name)), module
             return
+        if len(values) == 1 and values[0] is None and owner.kind != "function":
+            return  # most names are loop variables and the like
         definitions = [value for value in values if isinstance(value, Scope)]
         if aliased and definitions and len(values) > 1:
             return  # `old = f` before `def f` again: which one it is hangs on when it ran
@@ -472,25 +485,6 @@ class _Indexer:
         self.pending = [self.module]
         self.scope = self.module
         self.stack: list[Any] = []
-        # A handler puts the children on the stack itself, or returns True to have them all put there.
-        self.handlers: dict[type, Callable[[Any], bool]] = {
-            **dict.fromkeys((ast.FunctionDef, ast.AsyncFunctionDef), self._function),
-            **dict.fromkeys((ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp), self._comprehension),
-            **dict.fromkeys((ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.MatchMapping), self._named_part),
-            **dict.fromkeys((ast.Assign, ast.AnnAssign), self._assign),
-            **dict.fromkeys(STATEMENTS, self._statement),
-            ast.Expr: self._expression,
-            ast.Lambda: self._lambda,
-            ast.ClassDef: self._class,
-            ast.Import: self._import,
-            ast.ImportFrom: self._import_from,
-            ast.Global: self._global,
-            ast.Yield: self._yield,
-            ast.YieldFrom: self._yield,
-            ast.Nonlocal: self._nonlocal,
-            ast.NamedExpr: self._named,
-            ast.Subscript: self._subscript,
-        }
 
     def run(self) -> list[Scope]:
         """Return all scopes, the module first, the rest as they begin in the file."""
@@ -507,7 +501,7 @@ class _Indexer:
     def _walk(self, scope: Scope) -> None:
         self.scope = scope
         stack = self.stack = _parts_of(scope)
-        handlers, loads, attributes, calls = self.handlers, scope.loads, scope.attributes, scope.calls
+        loads, attributes, calls = scope.loads, scope.attributes, scope.calls
         # The four kinds that most nodes are of are told apart here; for the rest a handler's call does not count.
         name, attribute, constant, call, load = ast.Name, ast.Attribute, ast.Constant, ast.Call, ast.Load
         while stack:  # bounded: every node of a finite tree is put there once
@@ -527,8 +521,8 @@ class _Indexer:
                 stack.extend(node.args)
                 stack.extend(node.keywords)
             elif kind is not constant:
-                handler = handlers.get(kind)
-                if handler is not None and not handler(node):
+                handler = _HANDLERS.get(kind)
+                if handler is not None and not handler(self, node):
                     continue
                 for field in _FIELDS[kind]:
                     value = getattr(node, field, None)
@@ -641,6 +635,27 @@ class _Indexer:
         if node.ctx.__class__ is not ast.Load:
             self.scope.stores.append(node)
         return True
+
+
+# A handler puts the children on the stack itself, or returns True to have them all put there.
+_HANDLERS: dict[type, Callable[[_Indexer, Any], bool]] = {
+    **dict.fromkeys((ast.FunctionDef, ast.AsyncFunctionDef), _Indexer._function),
+    **dict.fromkeys((ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp), _Indexer._comprehension),
+    **dict.fromkeys((ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.MatchMapping), _Indexer._named_part),
+    **dict.fromkeys((ast.Assign, ast.AnnAssign), _Indexer._assign),
+    **dict.fromkeys(STATEMENTS, _Indexer._statement),
+    ast.Expr: _Indexer._expression,
+    ast.Lambda: _Indexer._lambda,
+    ast.ClassDef: _Indexer._class,
+    ast.Import: _Indexer._import,
+    ast.ImportFrom: _Indexer._import_from,
+    ast.Global: _Indexer._global,
+    ast.Yield: _Indexer._yield,
+    ast.YieldFrom: _Indexer._yield,
+    ast.Nonlocal: _Indexer._nonlocal,
+    ast.NamedExpr: _Indexer._named,
+    ast.Subscript: _Indexer._subscript,
+}
 
 
 def parts_of(node: ast.AST) -> list[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import time
 
 import msgspec
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from detectors.detector import RuleGroup, discover
 from detectors.model import Finding
-from detectors.parsing import Unparsable, parse
+from detectors.parsing import Unparsable, collector_paused, parse
 
 GROUP = discover()["power-of-ten-python"]
 assert isinstance(GROUP, RuleGroup)
@@ -495,3 +496,16 @@ def test_a_line_put_above_moves_findings_by_one(text: str) -> None:
         return sorted((item.rule, item.region.start_line, item.region.start_column) for item in found)
 
     assert everything("# above\n" + text) == [(rule, line + 1, column) for rule, line, column in everything(text)]
+
+
+def test_a_file_that_was_looked_at_leaves_no_rings_behind() -> None:
+    """When this fails, the trees of all files pile up until the collector comes, and it comes often."""
+    text = "class A:\n    def f(self):\n        return [self.f() for _ in self.g(lambda: A())]\n" * 200
+    gc.collect()
+    with collector_paused():
+        _recursive(a=text)
+        assert not gc.isenabled()
+        left = gc.collect()
+
+    assert left < 100
+    assert gc.isenabled()
