@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import bisect
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -292,10 +294,24 @@ def _dropped(unit: PythonFile) -> Iterator[tuple[Scope, ast.Call]]:
         if any(_waits(item) for item in statement.items):
             lines = statement.body[0].lineno, statement.end_lineno or statement.lineno
             waiting.setdefault(scope.number, []).append(lines)
+    apart = {number: _apart(blocks) for number, blocks in waiting.items()}
     for scope, statement in unit.statements(ast.Expr):
         call = statement.value
-        if not any(first <= call.lineno <= last for first, last in waiting.get(scope.number, ())):
+        blocks = apart.get(scope.number, ())
+        place = bisect.bisect_right(blocks, (call.lineno, sys.maxsize)) - 1
+        if place < 0 or blocks[place][1] < call.lineno:
             yield scope, call
+
+
+def _apart(blocks: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return blocks of lines in order, those within others left out, so that a line is in one at most."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(blocks):
+        if found and first <= found[-1][1]:
+            found[-1] = found[-1][0], max(last, found[-1][1])
+        else:
+            found.append((first, last))
+    return found
 
 
 def _waits(item: ast.withitem) -> bool:

@@ -342,8 +342,9 @@ def _at_depth(levels: int, call: object) -> object:
         "import a\n" * 2_000 + "a.b()\n" * 2_000,
         "from a import *\n" * 500 + "b()\n" * 500,
         "class A:\n" + "    def f(self): self.f()\n" * 1_500,
+        "def f():\n" + " with raises(E):\n  f()\n" * 10_000,
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_large_and_deep_files_take_no_longer_than_their_size_allows(text: str) -> None:
     """When this fails, one odd file takes minutes, since some step looks at all names for each name."""
