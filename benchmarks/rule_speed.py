@@ -69,13 +69,13 @@ def _compared(language: Language, files: list[tuple[str, bytes]], pairs: int) ->
     samples = [(_seconds(bare), _seconds(rules)) for _ in range(pairs)]
     megabytes = sum(len(data) for _, data in files) / 1e6
     ratios = [parse_only / ruled for parse_only, ruled in samples]
-    low, high = _interval(ratios)
-    bare_rate = megabytes / _mean([parse_only for parse_only, _ in samples])
-    rule_rate = megabytes / _mean([ruled for _, ruled in samples])
+    low, high = interval(ratios)
+    bare_rate = megabytes / mean([parse_only for parse_only, _ in samples])
+    rule_rate = megabytes / mean([ruled for _, ruled in samples])
     return (
         f"{language}: {len(files)} files, {megabytes:.1f} MB; parse only {bare_rate:.2f} MB/s, "
         f"rules {rule_rate:.2f} MB/s; "
-        f"ratio {_mean(ratios):.3f} (95 % interval {low:.3f} to {high:.3f}, {pairs} pairs)"
+        f"ratio {mean(ratios):.3f} (95 % interval {low:.3f} to {high:.3f}, {pairs} pairs)"
     )
 
 
@@ -112,13 +112,15 @@ def _seconds(work: Callable[[], None]) -> float:
     return time.perf_counter() - began
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
+    """Return the arithmetic mean."""
     return sum(values) / len(values)
 
 
-def _interval(values: Sequence[float]) -> tuple[float, float]:
+def interval(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95 % interval of the mean: percentiles of seeded bootstrap samples (Efron, 1979)."""
     chooser = random.Random(0)
-    means = sorted(_mean(chooser.choices(values, k=len(values))) for _ in range(RESAMPLES))
+    means = sorted(mean(chooser.choices(values, k=len(values))) for _ in range(RESAMPLES))
     return means[int(0.025 * RESAMPLES)], means[int(0.975 * RESAMPLES)]
 
 

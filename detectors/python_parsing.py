@@ -43,6 +43,8 @@ MAX_STEPS = 32
 """Aliases of aliases that `resolve` follows before it gives up."""
 MAX_ASSIGNED = 8
 """Assignments to one name in one scope that count as aliases; of more, none does."""
+MAX_STARS = 500
+"""Star imports of a module that a name may come from; of more, none is asked."""
 
 STATEMENTS = (
     ast.While,
@@ -436,7 +438,7 @@ class PythonFile(ParsedFile):
         if owner is None:
             if name in _BUILTINS or name == "__builtins__":
                 yield Reference(None, 0, ("builtins",) if name == "__builtins__" else ("builtins", name)), module
-            for _, star in module.stars:
+            for _, star in module.stars if len(module.stars) <= MAX_STARS else ():
                 yield Reference(None, star.level, (*star.path, name)), module
             return
         if len(values) == 1 and values[0] is None and owner.kind != "function":

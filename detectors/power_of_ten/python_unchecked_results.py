@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from detectors.detector import Facts, FileRule, TreeRule
+from detectors.detector import Facts, FileRule, TreeRule, once
 from detectors.model import Finding, Region
 from detectors.parsing import ParsedFile
 from detectors.power_of_ten.python_vocabulary import DETECTOR, PYTHON, PythonCallGraph, Target, as_python, targets_of
@@ -277,7 +277,7 @@ def give():
 
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Yield each dropped result of a function of the tree."""
-        graph = PythonCallGraph(facts["python-calls"])
+        graph = once(PythonCallGraph, facts["python-calls"])
         files = {path: msgspec.convert(value, _FileFacts) for path, value in facts["python-results"].items()}
         returning = {(path, number) for path, file in files.items() for number in file.returning}
         for path, file in files.items():
