@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := .demo
 JOBS ?= 2
+# What our own code must reach by its own rules. The aim is 95: too few assertions (rule 5) are what is missing.
+SCORE := 89
 TESTS ?=
 
 .DEFAULT_GOAL := help
@@ -59,6 +61,7 @@ check: $(STAMP) ## What CI runs before the tests: style, types, directions of im
 	$(BIN)/detector-pool scan detectors compliance flows deployments --fail-on error --require-complete --output .demo-own-scan.txt \
 		|| { cat .demo-own-scan.txt; rm -f .demo-own-scan.txt; exit 1; }
 	@tail -3 .demo-own-scan.txt && rm -f .demo-own-scan.txt
+	$(BIN)/detector-pool comply detectors compliance flows deployments --fail-under $(SCORE)
 
 lint: $(STAMP) ## Style only
 	$(BIN)/ruff check .

@@ -41,6 +41,8 @@ SUPER = "super()"
 """Stands in `Reference.path` for the bases of the class."""
 MAX_STEPS = 32
 """Aliases of aliases that `resolve` follows before it gives up."""
+MAX_DEPTH = 10_000
+"""Nesting of scopes and attributes; Python's parser refuses what is deeper long before."""
 MAX_ASSIGNED = 8
 """Assignments to one name in one scope that count as aliases; of more, none does."""
 MAX_STARS = 500
@@ -202,7 +204,9 @@ class Scope:
         """The names of the classes and functions around it, and its own, with dots."""
         names = [self.name]
         outer = self.parent
-        while outer is not None:  # bounded by the depth of the scopes
+        for _ in range(MAX_DEPTH):
+            if outer is None:
+                break
             if outer.name:
                 names.append(outer.name)
             outer = outer.parent
@@ -238,10 +242,9 @@ class PythonFile(ParsedFile):
         try:
             return _parse(self.text)
         except RecursionError:
-            pass
-        # How deep a tree may be hangs on how deep the caller's stack is already. A fresh thread has always the same,
-        # so that every worker gives the same answer.
-        return _parse_in_thread(self.text)
+            # How deep a tree may be hangs on how deep the caller's stack is already. A fresh thread has always the
+            # same, so that every worker gives the same answer.
+            return _parse_in_thread(self.text)
 
     @functools.cached_property
     def scopes(self) -> Sequence[Scope]:
@@ -293,7 +296,9 @@ class PythonFile(ParsedFile):
     def lookup(self, name: str, scope: Scope) -> tuple[Scope | None, list[Value]]:
         """Return the scope that binds a name seen in `scope`, and its bindings; `None` if it is built in or unknown."""
         here: Scope | None = scope
-        while here is not None:  # bounded by the depth of the scopes
+        for _ in range(MAX_DEPTH):
+            if here is None:
+                break
             if name in here.global_names:
                 return self.scopes[0], self.scopes[0].bindings.get(name, [])
             # The names of a class are seen by its own statements only, not by the functions inside.
@@ -545,7 +550,7 @@ class _Indexer:
         return False
 
     def _lambda(self, node: ast.Lambda) -> bool:
-        self._open("function", node)
+        _ = self._open("function", node)
         self.stack += [*node.args.defaults, *node.args.kw_defaults]
         return False
 
@@ -555,7 +560,7 @@ class _Indexer:
         return False
 
     def _comprehension(self, node: Any) -> bool:
-        self._open("comprehension", node)
+        _ = self._open("comprehension", node)
         self.stack.append(node.generators[0].iter)  # the first one runs outside
         return False
 
@@ -593,7 +598,7 @@ class _Indexer:
             return False
         bound: Value = node.value
         if isinstance(bound, ast.Lambda) and isinstance(targets[0], ast.Name):
-            self._lambda(bound)
+            _ = self._lambda(bound)
             bound = self.pending[-1]
             bound.name = targets[0].id
         else:
@@ -607,7 +612,9 @@ class _Indexer:
 
     def _named(self, node: Any) -> bool:
         owner = self.scope
-        while owner.kind == "comprehension" and owner.parent is not None:  # bounded by the depth of the scopes
+        for _ in range(MAX_DEPTH):
+            if owner.kind != "comprehension" or owner.parent is None:
+                break
             owner = owner.parent  # PEP 572: the name belongs to the function around the comprehension
         owner.bind(node.target.id, node.value)
         self.stack.append(node.value)
@@ -748,7 +755,9 @@ def _peel(expression: ast.expr) -> tuple[ast.expr, tuple[str, ...]]:
     if not isinstance(expression, ast.Attribute):
         return expression, ()
     attributes: list[str] = []
-    while isinstance(expression, ast.Attribute):  # bounded by the depth of a finite tree
+    for _ in range(MAX_DEPTH):
+        if not isinstance(expression, ast.Attribute):
+            break
         attributes.append(expression.attr)
         expression = expression.value
     return expression, tuple(reversed(attributes))
