@@ -5,10 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO := .demo
 JOBS ?= 2
+# What our own code must reach by its own rules. The aim is 95: too few assertions (rule 5) are what is missing.
+SCORE := 89
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential
+.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +53,12 @@ differential: $(STAMP) ## Hold the rules of C beside clang-tidy, cppcheck and gc
 	$(BIN)/python -m benchmarks.differential $(DEMO)/sources/*/ --define PSUTIL_LINUX=1 --define PSUTIL_POSIX=1 \
 		--define PSUTIL_VERSION=722 --define SIZEOF_INT=4 --define SIZEOF_PID_T=4
 
+scaling: $(STAMP) ## Measure how much faster a cold scan by the rules is with two workers than with one
+	$(BIN)/python -m benchmarks.scan_scaling $(DEMO)/sources
+
+reduce-speed: $(STAMP) ## Measure the rules over the whole tree on the facts of 5,000 C files
+	$(BIN)/python -m benchmarks.reduce $(DEMO)/sources
+
 prove: $(STAMP) ## Run the full counts of tampered evidence, killed runs and mutated files (an hour or so)
 	$(BIN)/python -m tests.prove
 
@@ -62,6 +70,7 @@ check: $(STAMP) ## What CI runs before the tests: style, types, directions of im
 	$(BIN)/detector-pool scan detectors compliance flows deployments --fail-on error --require-complete --output .demo-own-scan.txt \
 		|| { cat .demo-own-scan.txt; rm -f .demo-own-scan.txt; exit 1; }
 	@tail -3 .demo-own-scan.txt && rm -f .demo-own-scan.txt
+	$(BIN)/detector-pool comply detectors compliance flows deployments --fail-under $(SCORE)
 
 lint: $(STAMP) ## Style only
 	$(BIN)/ruff check .

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import contextlib
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -20,7 +21,7 @@ from pathlib import Path
 from benchmarks.intervals import bootstrap, mean
 from detectors.detector import RuleGroup, discover
 from detectors.model import Language
-from detectors.parsing import Unparsable, parse
+from detectors.parsing import Unparsable, collector_paused, parse
 
 MAX_BYTES = 2_000_000
 SUFFIXES: dict[Language, tuple[str, ...]] = {"c": (".c", ".h"), "python": (".py",)}
@@ -58,10 +59,9 @@ def _compared(language: Language, files: list[tuple[str, bytes]], pairs: int) ->
 
     def rules() -> None:
         for name, data in files:
-            try:
+            # As a worker does it; see `detectors.batch`.
+            with contextlib.suppress(Unparsable), collector_paused():
                 group.check_file(parse(data, language, name))
-            except Unparsable:
-                continue
 
     bare()  # warm: imports, compiled patterns
     rules()

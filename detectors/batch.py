@@ -19,7 +19,7 @@ from detectors.detector import ClosureTool, Registry, RuleGroup, Tool, discover
 from detectors.errors import DetectorBroken, DetectorPoolError, SourceChanged
 from detectors.findings import with_context
 from detectors.model import Analysed, FileReport, Finding, NotAnalysed, Outcome, Reason, SourceFile
-from detectors.parsing import ParsedFile, Unparsable, parse
+from detectors.parsing import ParsedFile, Unparsable, collector_paused, parse
 from detectors.rule_settings import RuleSettings
 from detectors.sandbox import analyse_in_context, analyse_with_tool
 from detectors.workload_optimizer import Batch
@@ -61,7 +61,9 @@ def analyse(batch: Batch, roots: tuple[str, ...]) -> BatchResult:
     outcomes: list[Outcome] = []
     if groups:
         for file in batch.files:
-            outcomes += _by_rules(groups, file, roots[file.root])
+            # The list is made while it is paused, so that the parsed file is gone when the collector comes.
+            with collector_paused():
+                outcomes += _by_rules(groups, file, roots[file.root])
     for tool in tools:
         outcomes += _by_tool(tool, batch, roots)
     return BatchResult(tuple(outcomes), f"{os.uname().nodename}:{os.getpid()}", started, time.perf_counter() - clock)

@@ -23,9 +23,9 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from detectors.closures import ClosureKind, Context
 from detectors.errors import DetectorBroken, UnknownDetector
@@ -41,6 +41,7 @@ from detectors.model import (
     Related,
     RuleRecord,
 )
+from detectors.parsing import collector_paused
 from detectors.rule_settings import RuleSettings
 from detectors.suppressions import RULES as SUPPRESSION_RULES
 from detectors.suppressions import markers_of
@@ -59,11 +60,14 @@ __all__ = [
     "Registry",
     "Rule",
     "RuleGroup",
+    "SharedFacts",
     "Tool",
     "TreeRule",
     "discover",
+    "once",
 ]
 
+Made = TypeVar("Made")
 ENTRY_POINT_GROUP = "detector_pool.detectors"
 MISSING = "missing"
 """Stands for the version of a tool that is not here."""
@@ -122,6 +126,26 @@ class Facts(abc.ABC):
     @abc.abstractmethod
     def collect(self, parsed: ParsedFile) -> object:
         """Return plain data that msgpack can hold: numbers, strings, lists, dicts."""
+
+
+class SharedFacts(dict[str, Any]):
+    """The facts of one id by report path, and what rules made of them: a call graph is made once for all rules."""
+
+    def __init__(self, facts: Mapping[str, Any]) -> None:
+        super().__init__(facts)
+        self._made: dict[Callable[[Mapping[str, Any]], Any], Any] = {}
+
+    def once(self, make: Callable[[Mapping[str, Any]], Made]) -> Made:
+        """Return what `make` makes of the facts; a second call returns the same."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        made: Made = self._made[make]
+        return made
+
+
+def once(make: Callable[[Mapping[str, Any]], Made], facts: Mapping[str, Any]) -> Made:
+    """Make something of facts, or take what another rule made of the same."""
+    return facts.once(make) if isinstance(facts, SharedFacts) else make(facts)
 
 
 class TreeRule(Rule):
@@ -225,8 +249,14 @@ class RuleGroup(Detector):
 
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Run every tree rule; see `TreeRule.check_tree`."""
-        for rule in self.tree_rules:
-            yield from rule.check_tree({need: facts.get(need, {}) for need in rule.needs})
+        shared = {need: SharedFacts(facts.get(need, {})) for rule in self.tree_rules for need in rule.needs}
+        with collector_paused():
+            found = [
+                item
+                for rule in self.tree_rules
+                for item in rule.check_tree({need: shared[need] for need in rule.needs})
+            ]
+        yield from found
 
     def code_files(self) -> Iterable[Path]:
         """Return the rules' modules, all modules of the packages they stand in, and the engine's parsing."""

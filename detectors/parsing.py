@@ -8,16 +8,18 @@ bytes are, `parse` returns or raises `Unparsable`; it never runs or imports anyt
 from __future__ import annotations
 
 import bisect
+import contextlib
 import functools
+import gc
 import io
 import itertools
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from detectors.model import Language, Reason, Region
 
-__all__ = ["ParsedFile", "Unparsable", "decode", "looks_binary", "parse"]
+__all__ = ["ParsedFile", "Unparsable", "collector_paused", "decode", "looks_binary", "parse"]
 
 MAX_PARSE_BYTES = 64 << 20
 """Larger files become *not analysed*: tree-sitter needs some ten times the file in memory."""
@@ -68,17 +70,18 @@ class ParsedFile:
 
     def region(self, start: int, end: int) -> Region:
         """Return the region of the bytes `start` to `end` (exclusive) of `source`."""
-        return Region(*self._position(start), *self._position(end))
+        starts = self.line_starts
+        first = bisect.bisect_right(starts, start)
+        last = first if first == len(starts) or end < starts[first] else bisect.bisect_right(starts, end)
+        return Region(first, self._column(starts[first - 1], start), last, self._column(starts[last - 1], end))
 
-    def _position(self, offset: int) -> tuple[int, int]:
-        line = bisect.bisect_right(self.line_starts, offset)
-        start = self.line_starts[line - 1]
-        return line, self._characters(offset) - self._characters(start) + 1
+    def _column(self, line_start: int, offset: int) -> int:
+        if len(self.text) == len(self.source):
+            return offset - line_start + 1
+        return self._characters(offset) - self._characters(line_start) + 1
 
     def _characters(self, offset: int) -> int:
         """Count the code points before `offset` in constant time, since a line may be megabytes long."""
-        if len(self.text) == len(self.source):
-            return offset
         block = offset // BLOCK_BYTES
         return self._characters_before[block] + _code_points(self.source[block * BLOCK_BYTES : offset])
 
@@ -91,6 +94,24 @@ class ParsedFile:
 
 def _code_points(data: bytes) -> int:
     return len(data.translate(None, CONTINUATION_BYTES))
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """
+    Pause the collector of cyclic garbage while one file is parsed and looked at.
+
+    A tree is a hundred thousand objects of which none is garbage before the file is done; the collector would look at
+    them time and again. Threads may pause it at once: whoever found it on turns it on again, so it never stays off.
+    """
+    if not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def parse(data: bytes, language: Language, name: str = "") -> ParsedFile:

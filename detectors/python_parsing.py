@@ -21,7 +21,19 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 from detectors.model import Region
 from detectors.parsing import ParsedFile, Unparsable
 
-__all__ = ["MADE", "STATEMENTS", "SUPER", "Import", "PythonFile", "Reference", "Scope", "namespace_of"]
+__all__ = [
+    "MADE",
+    "STATEMENTS",
+    "SUPER",
+    "CallSite",
+    "Import",
+    "Meaning",
+    "PythonFile",
+    "Reference",
+    "Scope",
+    "namespace_of",
+    "parts_of",
+]
 
 MADE = "()"
 """Stands in `Reference.path` for an instance of what is named before it."""
@@ -29,8 +41,12 @@ SUPER = "super()"
 """Stands in `Reference.path` for the bases of the class."""
 MAX_STEPS = 32
 """Aliases of aliases that `resolve` follows before it gives up."""
+MAX_DEPTH = 10_000
+"""Nesting of scopes and attributes; Python's parser refuses what is deeper long before."""
 MAX_ASSIGNED = 8
 """Assignments to one name in one scope that count as aliases; of more, none does."""
+MAX_STARS = 500
+"""Star imports of a module that a name may come from; of more, none is asked."""
 
 STATEMENTS = (
     ast.While,
@@ -40,15 +56,13 @@ STATEMENTS = (
     ast.Expr,
     ast.If,
     ast.Return,
-    ast.Raise,
     ast.Try,
     ast.TryStar,
     ast.With,
     ast.AsyncWith,
-    ast.AugAssign,
-    ast.Delete,
+    ast.Global,
 )
-"""What rules ask for by `Scope.statements`."""
+"""What rules ask for by `PythonFile.statements`; of `Expr`, those of calls."""
 
 Kind = Literal["module", "class", "function", "comprehension"]
 
@@ -57,11 +71,12 @@ _HEAD = re.compile(rb"(?:(?:async[ \t\f\\\r\n]+)?def|class)[ \t\f\\\r\n]+")
 _NAME = re.compile(rb"[^\s(:\[\\]+")
 _NO_NODES = frozenset({"ctx", "op", "ops", "id", "attr", "arg", "module", "level", "kind", "kwd_attrs", "conversion"})
 _FIELDS: dict[type, tuple[str, ...]] = {
-    kind: tuple(field for field in kind._fields if field not in _NO_NODES)
+    kind: () if kind is ast.Constant else tuple(field for field in kind._fields if field not in _NO_NODES)
     for kind in vars(ast).values()
     if isinstance(kind, type) and issubclass(kind, ast.AST)
 }
-_LEAVES = frozenset({ast.Constant, ast.Pass, ast.Break, ast.Continue, type(None), str, int})
+# Values of fields that are no nodes: names, flags, and the `True` of `case True`.
+_FIELDS.update(dict.fromkeys((type(None), str, int, bool), ()))
 
 
 class Import(NamedTuple):
@@ -83,6 +98,24 @@ class Reference(NamedTuple):
     """Attributes below `scope`, or the whole dotted name (`builtins` leads what is built in); see MADE and SUPER."""
 
 
+class Meaning(NamedTuple):
+    """What an expression may stand for, and how that was found."""
+
+    references: tuple[Reference, ...]
+    passed: tuple[ast.expr, ...]
+    """The expressions of assignments that led there."""
+    names: frozenset[str]
+    """The absolute dotted names among the references: what stands outside of this file."""
+
+
+class CallSite(NamedTuple):
+    """A call, where it stands, and what is called."""
+
+    scope: Scope
+    node: ast.Call
+    meaning: Meaning
+
+
 Value: TypeAlias = "Scope | Import | ast.expr | None"
 """What a name is bound to: a `Scope`, an `Import`, the expression assigned, or `None` for what cannot be known."""
 
@@ -100,6 +133,7 @@ class Scope:
         "imports",
         "kind",
         "loads",
+        "meanings",
         "name",
         "node",
         "number",
@@ -122,6 +156,8 @@ class Scope:
         self.function: Scope | None = self if kind == "function" else outer
         """The nearest function around what stands here, itself included."""
         self.bindings: dict[str, list[Value]] = {}
+        self.meanings: dict[str, dict[tuple[str, ...], Meaning]] = {}
+        """Of names seen here, by the attributes below them; all scopes that see the same name share its part."""
         self.global_names: set[str] = set()
         self.elsewhere: set[str] = set()
         """Names declared `nonlocal`."""
@@ -133,7 +169,7 @@ class Scope:
         """Attributes and items that are assigned or deleted."""
         self.statements: list[ast.stmt] = []
         """Of the kinds in STATEMENTS, in no order."""
-        self.imports: list[ast.Import] = []
+        self.imports: list[ast.Import | ast.ImportFrom] = []
         self.yields = False
         """Whether it is a generator."""
         self.stars: list[tuple[ast.ImportFrom, Import]] = []
@@ -157,23 +193,37 @@ class Scope:
         )
         return frozenset(getattr(item, "attr", getattr(item, "id", "")) for item in found)
 
+    def release(self) -> None:
+        """Let go of the other scopes."""
+        self.parent = self.function = None
+        self.bindings.clear()
+        self.meanings.clear()
+
     @property
     def qualname(self) -> str:
         """The names of the classes and functions around it, and its own, with dots."""
         names = [self.name]
         outer = self.parent
-        while outer is not None:  # bounded by the depth of the scopes
+        for _ in range(MAX_DEPTH):
+            if outer is None:
+                break
             if outer.name:
                 names.append(outer.name)
             outer = outer.parent
         return ".".join(reversed(names))
 
 
+NOTHING = Meaning((), (), frozenset())
 _Todo = tuple[ast.expr, Scope, tuple[str, ...], bool]
 
 
 class PythonFile(ParsedFile):
     """A Python file: tree, scopes and names are made on first use."""
+
+    def __del__(self) -> None:
+        """Cut the rings that scopes form, so that they and the tree go with the file, not when the collector comes."""
+        for scope in self.__dict__.get("scopes", ()):
+            scope.release()
 
     @property
     def understood(self) -> float:
@@ -192,19 +242,39 @@ class PythonFile(ParsedFile):
         try:
             return _parse(self.text)
         except RecursionError:
-            pass
-        # How deep a tree may be hangs on how deep the caller's stack is already. A fresh thread has always the same,
-        # so that every worker gives the same answer.
-        return _parse_in_thread(self.text)
+            # How deep a tree may be hangs on how deep the caller's stack is already. A fresh thread has always the
+            # same, so that every worker gives the same answer.
+            return _parse_in_thread(self.text)
 
     @functools.cached_property
     def scopes(self) -> Sequence[Scope]:
         """All scopes in order of appearance; the module is the first."""
         return _Indexer(self.tree).run()
 
-    def functions(self) -> Iterator[Scope]:
-        """Yield the scope of every `def` in order of appearance; lambdas are not among them."""
-        return (item for item in self.scopes if isinstance(item.node, (ast.FunctionDef, ast.AsyncFunctionDef)))
+    @functools.cached_property
+    def functions(self) -> Sequence[Scope]:
+        """The scope of every `def` in order of appearance; lambdas are not among them."""
+        return [item for item in self.scopes if isinstance(item.node, (ast.FunctionDef, ast.AsyncFunctionDef))]
+
+    @functools.cached_property
+    def calls(self) -> Sequence[CallSite]:
+        """All calls by scope, and what they call; resolved once for all rules."""
+        resolve = self.resolve
+        return [CallSite(scope, call, resolve(call.func, scope)) for scope in self.scopes for call in scope.calls]
+
+    def calls_of(self, names: frozenset[str]) -> Sequence[CallSite]:
+        """Return the calls of what may be one of these absolute dotted names, each once."""
+        known = self._calls_by_name
+        found = {id(site.node): site for name in sorted(known.keys() & names) for site in known[name]}
+        return tuple(found.values())
+
+    def statements(self, *kinds: type[ast.stmt]) -> Sequence[tuple[Scope, Any]]:
+        """Return the statements of some of the kinds in STATEMENTS, kind by kind, each in order of its scope."""
+        assert set(kinds) <= set(STATEMENTS), "no others are kept"
+        found = self._statements
+        if len(kinds) == 1:
+            return found.get(kinds[0], ())
+        return [item for kind in kinds for item in found.get(kind, ())]
 
     def span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
         """Return the offsets in `source` of a node's first byte and of the byte after its last."""
@@ -226,7 +296,9 @@ class PythonFile(ParsedFile):
     def lookup(self, name: str, scope: Scope) -> tuple[Scope | None, list[Value]]:
         """Return the scope that binds a name seen in `scope`, and its bindings; `None` if it is built in or unknown."""
         here: Scope | None = scope
-        while here is not None:  # bounded by the depth of the scopes
+        for _ in range(MAX_DEPTH):
+            if here is None:
+                break
             if name in here.global_names:
                 return self.scopes[0], self.scopes[0].bindings.get(name, [])
             # The names of a class are seen by its own statements only, not by the functions inside.
@@ -235,20 +307,58 @@ class PythonFile(ParsedFile):
             here = here.parent
         return None, []
 
-    def resolve(self, expression: ast.expr, scope: Scope) -> tuple[tuple[Reference, ...], tuple[ast.expr, ...]]:
+    def resolve(self, expression: ast.expr, scope: Scope) -> Meaning:
         """
-        Return what an expression in `scope` may stand for, and the expressions of assignments that led there.
+        Return what an expression in `scope` may stand for.
 
         Known are names, aliases by assignment, imports, attributes, `getattr(x, "name")`, `x.__dict__["name"]`,
         `vars(x)["name"]`, `__import__("name")`, `importlib.import_module("name")`, `self`, `cls`, `super()` and
         instances made on the spot. What is not known is left out.
         """
+        if isinstance(expression, ast.Name):
+            return self.resolve_name(expression.id, scope)
+        root, attributes = _peel(expression)
+        if isinstance(root, ast.Name):
+            return self.resolve_name(root.id, scope, attributes)
+        if not isinstance(root, (ast.Call, ast.Subscript)):
+            return NOTHING
         key = (id(expression), scope.number)
-        if key in self._resolved:
-            return self._resolved[key][1:]
-        found: dict[Reference, None] = {}
+        if key not in self._resolved:
+            self._resolved[key] = expression, self._followed([(root, scope, attributes, False)])
+        return self._resolved[key][1]
+
+    def resolve_name(self, name: str, scope: Scope, attributes: tuple[str, ...] = ()) -> Meaning:
+        """Return what a name that is seen in `scope`, or an attribute below it, may stand for."""
+        known = scope.meanings.get(name)
+        if known is None:
+            owner, _ = self.lookup(name, scope)
+            # Whoever binds the name decides what it stands for, wherever it is seen.
+            known = self._named.setdefault((-1 if owner is None else owner.number, name), {})
+            scope.meanings[name] = known
+        found = known.get(attributes)
+        if found is None:
+            found = known[attributes] = self._meaning(name, scope, attributes)
+        return found
+
+    def dotted(self, expression: ast.expr, scope: Scope) -> frozenset[str]:
+        """Return the absolute dotted names from outside of this file that an expression may stand for."""
+        return self.resolve(expression, scope).names
+
+    def _meaning(self, name: str, scope: Scope, attributes: tuple[str, ...]) -> Meaning:
+        values = self._values(name, scope, aliased=False)
+        found = [
+            Reference(value.scope, value.level, (*value.path, *attributes))
+            for value, _ in values
+            if isinstance(value, Reference)
+        ]
+        if len(found) == len(values):
+            return _meaning_of(found, [])
+        return self._followed([(ast.Name(name, ast.Load()), scope, attributes, False)])
+
+    def _followed(self, todo: list[_Todo]) -> Meaning:
+        """Follow expressions through aliases to what they may stand for."""
+        found: list[Reference] = []
         passed: list[ast.expr] = []
-        todo: list[_Todo] = [(expression, scope, (), False)]
         for _ in range(MAX_STEPS):
             if not todo:
                 break
@@ -258,25 +368,35 @@ class PythonFile(ParsedFile):
             if isinstance(root, ast.Name):
                 for value, owner in self._values(root.id, where, aliased):
                     if isinstance(value, Reference):
-                        found[value._replace(path=(*value.path, *path))] = None
+                        found.append(Reference(value.scope, value.level, (*value.path, *path)))
                     else:
                         passed.append(value)
                         todo.append((value, owner, path, True))
             elif isinstance(root, ast.Call):
                 reference = self._called(root, where, path, todo)
                 if reference is not None:
-                    found[reference] = None
+                    found.append(reference)
             elif isinstance(root, ast.Subscript):
                 inner = namespace_of(root)
                 if inner is not None:
                     todo.append((inner[0], where, (inner[1], *path), aliased))
-        self._resolved[key] = expression, tuple(found), tuple(passed)
-        return self._resolved[key][1:]
+        return _meaning_of(found, passed)
 
-    def dotted(self, expression: ast.expr, scope: Scope) -> frozenset[str]:
-        """Return the absolute dotted names from outside of this file that an expression may stand for."""
-        references, _ = self.resolve(expression, scope)
-        return frozenset(".".join(item.path) for item in references if item.scope is None and not item.level)
+    @functools.cached_property
+    def _statements(self) -> dict[type, list[tuple[Scope, Any]]]:
+        found: dict[type, list[tuple[Scope, Any]]] = {}
+        for scope in self.scopes:
+            for statement in scope.statements:
+                found.setdefault(statement.__class__, []).append((scope, statement))
+        return found
+
+    @functools.cached_property
+    def _calls_by_name(self) -> dict[str, list[CallSite]]:
+        found: dict[str, list[CallSite]] = {}
+        for site in self.calls:
+            for name in site.meaning.names:
+                found.setdefault(name, []).append(site)
+        return found
 
     @functools.cached_property
     def _outside(self) -> Scope:
@@ -286,8 +406,12 @@ class PythonFile(ParsedFile):
         return scope
 
     @functools.cached_property
-    def _resolved(self) -> dict[tuple[int, int], tuple[ast.expr, tuple[Reference, ...], tuple[ast.expr, ...]]]:
+    def _resolved(self) -> dict[tuple[int, int], tuple[ast.expr, Meaning]]:
         return {}  # holds the expression too, so that no other can take its id
+
+    @functools.cached_property
+    def _named(self) -> dict[tuple[int, str], dict[tuple[str, ...], Meaning]]:
+        return {}
 
     @functools.cached_property
     def _value_cache(self) -> dict[tuple[int, str, bool], tuple[tuple[Reference | ast.expr, Scope], ...]]:
@@ -296,6 +420,8 @@ class PythonFile(ParsedFile):
     @functools.cached_property
     def _ast_line_starts(self) -> Sequence[int]:
         # Python's tokeniser ends lines at a lone carriage return too, unlike `line_starts`.
+        if b"\r" not in self.source:
+            return self.line_starts
         return [0, *(match.end() for match in re.finditer(rb"\r\n?|\n", self.source))]
 
     def _offset(self, line: int, column: int) -> int:
@@ -317,9 +443,11 @@ class PythonFile(ParsedFile):
         if owner is None:
             if name in _BUILTINS or name == "__builtins__":
                 yield Reference(None, 0, ("builtins",) if name == "__builtins__" else ("builtins", name)), module
-            for _, star in module.stars:
+            for _, star in module.stars if len(module.stars) <= MAX_STARS else ():
                 yield Reference(None, star.level, (*star.path, name)), module
             return
+        if len(values) == 1 and values[0] is None and owner.kind != "function":
+            return  # most names are loop variables and the like
         definitions = [value for value in values if isinstance(value, Scope)]
         if aliased and definitions and len(values) > 1:
             return  # `old = f` before `def f` again: which one it is hangs on when it ran
@@ -364,26 +492,6 @@ class _Indexer:
         self.pending = [self.module]
         self.scope = self.module
         self.stack: list[Any] = []
-        # A handler puts the children on the stack itself, or returns True to have them all put there.
-        self.handlers: dict[type, Callable[[Any], bool]] = {
-            **dict.fromkeys((ast.FunctionDef, ast.AsyncFunctionDef), self._function),
-            **dict.fromkeys((ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp), self._comprehension),
-            **dict.fromkeys((ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.MatchMapping), self._named_part),
-            **dict.fromkeys((ast.Assign, ast.AnnAssign), self._assign),
-            **dict.fromkeys(STATEMENTS, self._statement),
-            ast.Lambda: self._lambda,
-            ast.ClassDef: self._class,
-            ast.Import: self._import,
-            ast.ImportFrom: self._import_from,
-            ast.Global: self._global,
-            ast.Yield: self._yield,
-            ast.YieldFrom: self._yield,
-            ast.Nonlocal: self._nonlocal,
-            ast.NamedExpr: self._named,
-            ast.Call: self._call,
-            ast.Attribute: self._attribute,
-            ast.Subscript: self._subscript,
-        }
 
     def run(self) -> list[Scope]:
         """Return all scopes, the module first, the rest as they begin in the file."""
@@ -400,27 +508,35 @@ class _Indexer:
     def _walk(self, scope: Scope) -> None:
         self.scope = scope
         stack = self.stack = _parts_of(scope)
-        handlers, loads = self.handlers, scope.loads
+        loads, attributes, calls = scope.loads, scope.attributes, scope.calls
+        # The four kinds that most nodes are of are told apart here; for the rest a handler's call does not count.
+        name, attribute, constant, call, load = ast.Name, ast.Attribute, ast.Constant, ast.Call, ast.Load
         while stack:  # bounded: every node of a finite tree is put there once
             node = stack.pop()
             kind = node.__class__
-            if kind is ast.Name:
-                if node.ctx.__class__ is ast.Load:
+            if kind is name:
+                if node.ctx.__class__ is load:
                     loads.append(node)
                 else:
                     scope.bind(node.id, None)
-                continue
-            if kind in _LEAVES:
-                continue
-            handler = handlers.get(kind)
-            if handler is not None and not handler(node):
-                continue
-            for field in _FIELDS[kind]:
-                value = getattr(node, field, None)
-                if value.__class__ is list:
-                    stack.extend(value)
-                else:
-                    stack.append(value)
+            elif kind is attribute:
+                (attributes if node.ctx.__class__ is load else scope.stores).append(node)
+                stack.append(node.value)
+            elif kind is call:
+                calls.append(node)
+                stack.append(node.func)
+                stack.extend(node.args)
+                stack.extend(node.keywords)
+            elif kind is not constant:
+                handler = _HANDLERS.get(kind)
+                if handler is not None and not handler(self, node):
+                    continue
+                for field in _FIELDS[kind]:
+                    value = getattr(node, field, None)
+                    if value.__class__ is list:
+                        stack.extend(value)
+                    elif value is not None:
+                        stack.append(value)
 
     def _open(self, kind: Kind, node: Any) -> Scope:
         scope = Scope(kind, node, self.scope)
@@ -434,7 +550,7 @@ class _Indexer:
         return False
 
     def _lambda(self, node: ast.Lambda) -> bool:
-        self._open("function", node)
+        _ = self._open("function", node)
         self.stack += [*node.args.defaults, *node.args.kw_defaults]
         return False
 
@@ -444,7 +560,7 @@ class _Indexer:
         return False
 
     def _comprehension(self, node: Any) -> bool:
-        self._open("comprehension", node)
+        _ = self._open("comprehension", node)
         self.stack.append(node.generators[0].iter)  # the first one runs outside
         return False
 
@@ -457,6 +573,7 @@ class _Indexer:
         return False
 
     def _import_from(self, node: ast.ImportFrom) -> bool:
+        self.scope.imports.append(node)
         module = tuple(node.module.split(".")) if node.module else ()
         for alias in node.names:
             if alias.name == "*":
@@ -481,7 +598,7 @@ class _Indexer:
             return False
         bound: Value = node.value
         if isinstance(bound, ast.Lambda) and isinstance(targets[0], ast.Name):
-            self._lambda(bound)
+            _ = self._lambda(bound)
             bound = self.pending[-1]
             bound.name = targets[0].id
         else:
@@ -495,7 +612,9 @@ class _Indexer:
 
     def _named(self, node: Any) -> bool:
         owner = self.scope
-        while owner.kind == "comprehension" and owner.parent is not None:  # bounded by the depth of the scopes
+        for _ in range(MAX_DEPTH):
+            if owner.kind != "comprehension" or owner.parent is None:
+                break
             owner = owner.parent  # PEP 572: the name belongs to the function around the comprehension
         owner.bind(node.target.id, node.value)
         self.stack.append(node.value)
@@ -515,12 +634,9 @@ class _Indexer:
         self.scope.yields = True
         return True
 
-    def _call(self, node: ast.Call) -> bool:
-        self.scope.calls.append(node)
-        return True
-
-    def _attribute(self, node: ast.Attribute) -> bool:
-        (self.scope.attributes if node.ctx.__class__ is ast.Load else self.scope.stores).append(node)
+    def _expression(self, node: ast.Expr) -> bool:
+        if node.value.__class__ is ast.Call:
+            self.scope.statements.append(node)
         self.stack.append(node.value)
         return False
 
@@ -528,6 +644,39 @@ class _Indexer:
         if node.ctx.__class__ is not ast.Load:
             self.scope.stores.append(node)
         return True
+
+
+# A handler puts the children on the stack itself, or returns True to have them all put there.
+_HANDLERS: dict[type, Callable[[_Indexer, Any], bool]] = {
+    **dict.fromkeys((ast.FunctionDef, ast.AsyncFunctionDef), _Indexer._function),
+    **dict.fromkeys((ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp), _Indexer._comprehension),
+    **dict.fromkeys((ast.ExceptHandler, ast.MatchAs, ast.MatchStar, ast.MatchMapping), _Indexer._named_part),
+    **dict.fromkeys((ast.Assign, ast.AnnAssign), _Indexer._assign),
+    **dict.fromkeys(STATEMENTS, _Indexer._statement),
+    ast.Expr: _Indexer._expression,
+    ast.Lambda: _Indexer._lambda,
+    ast.ClassDef: _Indexer._class,
+    ast.Import: _Indexer._import,
+    ast.ImportFrom: _Indexer._import_from,
+    ast.Global: _Indexer._global,
+    ast.Yield: _Indexer._yield,
+    ast.YieldFrom: _Indexer._yield,
+    ast.Nonlocal: _Indexer._nonlocal,
+    ast.NamedExpr: _Indexer._named,
+    ast.Subscript: _Indexer._subscript,
+}
+
+
+def parts_of(node: ast.AST) -> list[Any]:
+    """Return the nodes right below one, without its context and operators; other values may be among them."""
+    found: list[Any] = []
+    for field in _FIELDS[node.__class__]:
+        value = getattr(node, field, None)
+        if value.__class__ is list:
+            found.extend(value)
+        elif value is not None:
+            found.append(value)
+    return found
 
 
 def namespace_of(item: ast.Subscript) -> tuple[ast.expr, str] | None:
@@ -594,10 +743,21 @@ def _receiver(name: str, owner: Scope, values: list[Value]) -> Reference | None:
     return Reference(outer, 0, () if of_class else (MADE,))
 
 
+def _meaning_of(found: list[Reference], passed: list[ast.expr]) -> Meaning:
+    if not found and not passed:
+        return NOTHING
+    names = frozenset([".".join(item.path) for item in found if item.scope is None and not item.level])
+    return Meaning(tuple(dict.fromkeys(found)) if len(found) > 1 else tuple(found), tuple(passed), names)
+
+
 def _peel(expression: ast.expr) -> tuple[ast.expr, tuple[str, ...]]:
     """Split `a.b.c` into `a` and `("b", "c")`."""
+    if not isinstance(expression, ast.Attribute):
+        return expression, ()
     attributes: list[str] = []
-    while isinstance(expression, ast.Attribute):  # bounded by the depth of a finite tree
+    for _ in range(MAX_DEPTH):
+        if not isinstance(expression, ast.Attribute):
+            break
         attributes.append(expression.attr)
         expression = expression.value
     return expression, tuple(reversed(attributes))

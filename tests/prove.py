@@ -13,6 +13,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from detectors.model import Language
 
 SEED = 20_260_000
 FLIPS = 5_000
@@ -33,6 +37,7 @@ def main() -> int:
         ("mutated files with one answer in time", _inputs),
         ("healthy executions right, workers killed", _worker_kills),
         ("executions with flat memory", _leak),
+        ("made-up files with one answer in time", _made),
     ):
         if name not in state:
             state[name] = list(part())
@@ -137,6 +142,38 @@ def _inputs() -> tuple[int, int]:
         if problem is not None:
             sys.stdout.write(f"input {number} ({name}): {problem}\n")
     return held, INPUTS
+
+
+def _made() -> tuple[int, int]:
+    """Ask about inputs that hypothesis makes; seeded, without a database, so that each run asks the same."""
+    from hypothesis import HealthCheck, Phase, given, seed, settings
+
+    from tests.detectors.fuzz import made, problem_of
+
+    counts = [0, 0]
+
+    @seed(SEED)
+    @settings(
+        max_examples=INPUTS,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(made())
+    def ask(item: tuple[str, Language, bytes]) -> None:
+        name, language, data = item
+        try:
+            problem = problem_of(name, language, data)
+        except Exception as crash:  # whatever it is, it is what is looked for
+            problem = f"{type(crash).__name__}: {crash}"
+        counts[0] += problem is None
+        counts[1] += 1
+        if problem is not None:
+            sys.stdout.write(f"made {language} {data!r}: {problem}\n")
+
+    ask()
+    return counts[0], max(counts[1], INPUTS)
 
 
 if __name__ == "__main__":

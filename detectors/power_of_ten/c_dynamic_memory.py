@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from detectors.c_parsing import CFile, Function
-from detectors.detector import FileRule, TreeRule
+from detectors.detector import FileRule, TreeRule, once
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
 from detectors.power_of_ten.c_vocabulary import C_LANGUAGES, DETECTOR, CallGraph, as_c
@@ -74,7 +74,7 @@ void drop(P *p) { delete p; }  // expect: P10-R3-dynamic-memory
 
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Yield each allocation in a function that runs after initialisation."""
-        graph = CallGraph(facts["c-calls"])
+        graph = once(CallGraph, facts["c-calls"])
         starting = _initialising(graph, self.settings)
         for number, (path, function) in enumerate(graph.nodes):
             if number in starting:

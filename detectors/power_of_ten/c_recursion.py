@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from detectors.detector import TreeRule
+from detectors.detector import TreeRule, once
 from detectors.model import Finding, Related
 from detectors.power_of_ten.c_vocabulary import C_LANGUAGES, DETECTOR, CallGraph
 from detectors.power_of_ten.cycles import cycles
@@ -86,7 +86,7 @@ int over(int n, int m) { return over(n + m); }
 
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Yield each function of each cycle."""
-        graph = CallGraph(facts["c-calls"])
+        graph = once(CallGraph, facts["c-calls"])
         for cycle in cycles(graph.edges):
             members = [graph.nodes[number] for number in cycle]
             for path, function in members:

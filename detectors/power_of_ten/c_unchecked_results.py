@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+import functools
 import itertools
 import re
 from collections.abc import Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from detectors.c_parsing import CFile, Function
-from detectors.detector import Facts, FileRule, TreeRule
+from detectors.detector import Facts, FileRule, TreeRule, once
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
 from detectors.power_of_ten.c_expressions import closing
@@ -147,13 +148,26 @@ class _Dropped:
                 for name, body in file.macros.items():
                     self._macros[name] = body if self._macros.get(name, body) == body else ""
 
-    def kinds(self) -> Iterator[tuple[str, str, str, Place]]:
-        """Yield (path, `result` or `print`, name, place) of each call whose result is known to be dropped."""
+    @functools.cached_property
+    def kinds(self) -> list[tuple[str, str, str, Place]]:
+        """(path, `result` or `print`, name, place) of each call whose result is known to be dropped."""
+        found = []
+        alike: dict[str, str] = {}
         for path, file in self.files.items():
+            here: dict[str, str] = {}
             for name, member, place in file.dropped:
-                kind = self._member(name) if member else self._kind(file, name)
+                if member:
+                    kind = self._member(name)
+                else:
+                    # What neither the file nor a macro says anything of means the same in all such files.
+                    said = name in file.returns or "!" + name in file.returns or name in file.macros
+                    known = here if said or name in self._macros else alike
+                    if name not in known:
+                        known[name] = self._kind(file, name)
+                    kind = known[name]
                 if kind:
-                    yield path, kind, name, place
+                    found.append((path, kind, name, place))
+        return found
 
     def _member(self, name: str) -> str:
         return "result" if self._members.get(name) == 1 else ""
@@ -237,7 +251,7 @@ void run(FILE *f, struct ops *o, int n)
 
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Yield each dropped result, at the name that is called."""
-        for path, kind, name, place in _Dropped(facts["c-results"]).kinds():
+        for path, kind, name, place in once(_Dropped, facts["c-results"]).kinds:
             if kind == "result":
                 yield path, self.finding(place.region, f"the result of {name} is dropped; check it, or say (void)")
 
@@ -265,7 +279,7 @@ class CUncheckedPrint(TreeRule):
 
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Yield each, at the name that is called."""
-        for path, kind, name, place in _Dropped(facts["c-results"]).kinds():
+        for path, kind, name, place in once(_Dropped, facts["c-results"]).kinds:
             if kind == "print":
                 yield path, self.finding(place.region, f"the result of {name} is dropped without (void)")
 

@@ -193,6 +193,7 @@ class CallGraph:
         self._macros = {
             name: calls for file in headers for name, (_, calls) in file.macros.items() if defined[name] == 1
         }
+        self._alike: dict[str, dict[str, tuple[int, ...] | None]] = {}
         self.edges = [self._callees(number) for number in range(len(self.nodes))]
 
     def is_allocator(self, path: str, name: str) -> bool:
@@ -204,9 +205,19 @@ class CallGraph:
 
     def _callees(self, caller: int) -> tuple[int, ...]:
         path, function = self.nodes[caller]
-        pending = list(function.calls)
-        seen = set(pending)
+        pending: list[tuple[str, int]] = []
         found: set[int] = set()
+        known = self._alike.setdefault(path, {})
+        for call in function.calls:
+            name = call[0]
+            if name not in known:
+                known[name] = self._means(path, function, name)
+            means = known[name]
+            if means is None:
+                pending.append(call)
+            else:
+                found.update(means)
+        seen = set(pending)
         for _ in range(MAX_EXPANSIONS):
             if not pending:
                 break
@@ -223,6 +234,31 @@ class CallGraph:
                 continue
             found.update(self._resolve(path, function, name, arguments))
         return tuple(sorted(found))
+
+    def _means(self, path: str, function: FunctionFacts, name: str) -> tuple[int, ...] | None:
+        """Return what a name calls in every function of a file; `None` where that hangs on the function or the call."""
+        if _has_overloads(path):
+            return None
+        pending = [name]
+        seen = {name}
+        found: set[int] = set()
+        for _ in range(MAX_EXPANSIONS):
+            if not pending:
+                break
+            word = pending.pop()
+            own = (path, word) in self._own
+            if "::" in word or (not own and word in self.files[path].macros):
+                return None
+            if not own and word not in self._visible:
+                body = [call[0] for call in self._macros.get(word, ()) if call[0] not in seen]
+                seen.update(body)
+                pending += body
+                continue
+            candidates = self._own[path, word] if own else self._visible[word]
+            if not path.endswith(".c") and any(self.nodes[number][1].scope for number in candidates):
+                return None
+            found.update(self._resolve(path, function, word, -1))
+        return tuple(found)
 
     def _body_of(self, path: str, function: FunctionFacts, name: str) -> tuple[tuple[str, int], ...] | None:
         """Return the calls of the macro that `name` means in a function, if it means one."""

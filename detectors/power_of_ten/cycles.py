@@ -31,8 +31,10 @@ def cycles(edges: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
         place_of[root] = len(path)
         path.append(root)
         on_path.add(root)
-        # Every node is entered once and every edge is looked at once.
-        while work:  # p10: bounded by nodes and edges
+        # Every node is entered once and left once.
+        for _ in range(2 * len(edges)):
+            if not work:
+                break
             node, successors = work[-1]
             entered = None
             for successor in successors:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from typing import Any
 
 from detectors.detector import FileRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
 from detectors.power_of_ten.python_vocabulary import DETECTOR, PYTHON, as_python
-from detectors.python_parsing import PythonFile, Scope
+from detectors.python_parsing import PythonFile, parts_of
 
 __all__ = ["PythonAssertionConstant", "PythonAssertionDensity", "PythonAssertionSideEffect"]
 
@@ -106,10 +107,10 @@ def f(n):  # expect: P10-R5-python-assertion-density
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield the file's first function if the mean is too low."""
         unit = as_python(parsed)
-        functions = list(unit.functions())
+        functions = unit.functions
         if not functions:
             return
-        found = sum(_checks(scope, self.settings.assertions) for scope in unit.scopes if scope.function is not None)
+        found = _checks(unit, self.settings.assertions)
         wanted = self.settings.assertions_per_function
         if found < wanted * len(functions):
             message = f"{found} checks in {len(functions)} functions; {wanted:g} a function are wanted"
@@ -143,7 +144,7 @@ async def f(n, items):
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each assertion that changes what it looks at."""
         unit = as_python(parsed)
-        for statement in _assertions(unit):
+        for _, statement in unit.statements(ast.Assert):
             if any(_changes(node) for node in _nodes(statement.test)):
                 yield self.finding(unit.at(statement), "this assertion changes what it looks at")
 
@@ -180,42 +181,45 @@ def f(n):
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each assertion that always holds."""
         unit = as_python(parsed)
-        for statement in _assertions(unit):
+        for _, statement in unit.statements(ast.Assert):
             if _always(statement.test):
                 yield self.finding(unit.at(statement), "this assertion can never fail")
 
 
-def _assertions(unit: PythonFile) -> Iterator[ast.Assert]:
-    for scope in unit.scopes:
-        for statement in scope.statements:
-            if isinstance(statement, ast.Assert):
-                yield statement
-
-
-def _checks(scope: Scope, more: tuple[str, ...]) -> int:
-    found = sum(1 for call in scope.calls if _validates(call, more))
-    if scope.kind != "function":
-        return found
-    arguments = scope.node.args
-    names = {arg.arg for arg in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)}
-    for statement in scope.statements:
-        if isinstance(statement, ast.Assert):
-            found += 1
-        elif isinstance(statement, ast.If) and isinstance(statement.body[-1], (ast.Raise, ast.Return)):
+def _checks(unit: PythonFile, more: tuple[str, ...]) -> int:
+    """Count what checks something inside of functions."""
+    named: dict[str, bool] = {}
+    found = 0
+    for scope, call, _ in unit.calls:
+        if scope.function is not None:
+            name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+            if name not in named:
+                named[name] = _validates(name, more)
+            found += named[name]
+    found += sum(scope.kind == "function" for scope, _ in unit.statements(ast.Assert))
+    for scope, statement in unit.statements(ast.If):
+        if scope.kind == "function" and isinstance(statement.body[-1], (ast.Raise, ast.Return)):
+            names = {arg.arg for arg in _arguments(scope.node.args)}
             found += any(isinstance(node, ast.Name) and node.id in names for node in _nodes(statement.test))
     return found
 
 
-def _validates(call: ast.Call, more: tuple[str, ...]) -> bool:
-    name = getattr(call.func, "attr", getattr(call.func, "id", ""))
+def _arguments(arguments: ast.arguments) -> tuple[ast.arg, ...]:
+    return (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+
+
+def _validates(name: str, more: tuple[str, ...]) -> bool:
     return name in more or any(word.lower() in VALIDATES for word in WORDS.findall(name))
 
 
 def _nodes(item: ast.expr) -> Iterator[ast.AST]:
-    for number, node in enumerate(ast.walk(item)):
+    """Yield the nodes of a condition, the outer ones first, without contexts and operators."""
+    found: list[Any] = [item]
+    for number, node in enumerate(found):  # grows while it is walked, by the nodes of a finite tree
         if number > MAX_NODES:
             return
         yield node
+        found += parts_of(node)
 
 
 def _changes(node: ast.AST) -> bool:

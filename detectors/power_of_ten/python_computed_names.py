@@ -62,10 +62,10 @@ def f(x, name):
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each call of something that a computed name found."""
         unit = as_python(parsed)
-        for scope in unit.scopes:
-            for call in scope.calls:
-                if _computed(unit, scope, call.func):
-                    yield self.finding(unit.at(call), "which function this calls is computed; name it")
+        for scope, call, _ in unit.calls:
+            # A method is called by the name that is written.
+            if not isinstance(call.func, ast.Attribute) and _computed(unit, scope, call.func):
+                yield self.finding(unit.at(call), "which function this calls is computed; name it")
 
 
 class PythonAttributeHook(FileRule):
@@ -96,7 +96,7 @@ def __getattr__(name):  # expect: P10-R9-python-attribute-hook
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each hook of a class or module, at its name."""
         unit = as_python(parsed)
-        for scope in unit.functions():
+        for scope in unit.functions:
             if scope.name in HOOKS and scope.parent is not None and scope.parent.kind in ("class", "module"):
                 yield self.finding(unit.name_of(scope), f"{scope.name} makes attributes that stand nowhere")
 

@@ -10,7 +10,7 @@ from detectors.detector import FileRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
 from detectors.power_of_ten.python_vocabulary import DETECTOR, PYTHON, as_python
-from detectors.python_parsing import MADE, PythonFile, Reference, Scope, namespace_of
+from detectors.python_parsing import MADE, Meaning, PythonFile, Reference, Scope, namespace_of
 
 __all__ = ["PythonDynamicCode"]
 
@@ -29,6 +29,7 @@ MAKES = frozenset(
         "types.new_class",
     }
 )
+MAY_MAKE = MAKES | {"builtins.type", "collections.namedtuple"}
 SETTERS = frozenset(
     {"builtins.setattr", "builtins.delattr", "builtins.object.__setattr__", "builtins.type.__setattr__"}
 )
@@ -144,22 +145,20 @@ def g():
 def _runs(unit: PythonFile) -> Iterator[_Place]:
     """Yield where text is run as code: calls first, then what is handed on without a call that is seen."""
     settled: set[int] = set()
-    handed_on: list[ast.expr] = []
+    for _, call, meaning in unit.calls_of(RUNS):
+        settled |= {id(item) for item in meaning.passed}
+        yield call.func, f"{min(meaning.names & RUNS).removeprefix('builtins.')} runs text as code"
     words = {name.removeprefix("builtins.") for name in RUNS}
     known = words | _imported_names(unit, words)
+    handed_on: list[ast.expr] = []
     for scope in unit.scopes:
-        for call in scope.calls:
-            settled.add(id(call.func))
-            references, passed = unit.resolve(call.func, scope)
-            reached = _names(references) & RUNS
-            if reached:
-                settled |= {id(item) for item in passed}
-                yield call.func, f"{min(reached).removeprefix('builtins.')} runs text as code"
         # `.eval` of anything, `eval` by a name of its own, and `getattr(builtins, "eval")`.
         suspects: list[ast.expr] = [name for name in scope.loads if name.id in known]
         suspects += [item for item in scope.attributes if item.attr in words]
         suspects += [call for call in scope.calls if getattr(call.func, "id", "") == "getattr"]
         handed_on += [item for item in suspects if unit.dotted(item, scope) & RUNS]
+    if handed_on:
+        settled |= {id(site.node.func) for site in unit.calls}
     for item in handed_on:
         if id(item) not in settled:
             yield item, f"{ast.unparse(item)} is handed on, and runs text as code"
@@ -167,16 +166,15 @@ def _runs(unit: PythonFile) -> Iterator[_Place]:
 
 def _makes(unit: PythonFile) -> Iterator[_Place]:
     """Yield calls that make a class, a module or a function."""
-    for scope in unit.scopes:
-        for call in scope.calls:
-            names = _names(unit.resolve(call.func, scope)[0])
-            # `type(x)` asks, `type(name, bases, dict)` makes.
-            many = len(call.args) > 1 or any(isinstance(item, ast.Starred) for item in call.args) or call.keywords
-            if names & MAKES or (many and "builtins.type" in names):
-                made = min(names & (MAKES | {"builtins.type"})).removeprefix("builtins.")
-                yield call.func, f"{made} makes a class, module or function at run time"
-            elif "collections.namedtuple" in names and len(call.args) > 1 and not _is_written_out(call.args[1]):
-                yield call.func, "namedtuple makes a class whose fields are computed"
+    for _, call, meaning in unit.calls_of(MAY_MAKE):
+        names = meaning.names
+        # `type(x)` asks, `type(name, bases, dict)` makes.
+        many = len(call.args) > 1 or any(isinstance(item, ast.Starred) for item in call.args) or call.keywords
+        if names & MAKES or (many and "builtins.type" in names):
+            made = min(names & (MAKES | {"builtins.type"})).removeprefix("builtins.")
+            yield call.func, f"{made} makes a class, module or function at run time"
+        elif "collections.namedtuple" in names and len(call.args) > 1 and not _is_written_out(call.args[1]):
+            yield call.func, "namedtuple makes a class whose fields are computed"
 
 
 def _is_written_out(fields: ast.expr) -> bool:
@@ -186,6 +184,7 @@ def _is_written_out(fields: ast.expr) -> bool:
 
 def _changes(unit: PythonFile, modules: frozenset[tuple[str, ...]]) -> Iterator[_Place]:
     """Yield where an imported module or class is changed."""
+    foreign = _Foreign(modules)
     for scope in unit.scopes:
         for store in scope.stores:
             if isinstance(store, ast.Attribute):
@@ -195,29 +194,33 @@ def _changes(unit: PythonFile, modules: frozenset[tuple[str, ...]]) -> Iterator[
                 changed = None if inner is None else inner[0]
                 if "sys.modules" in unit.dotted(store.value, scope):
                     yield store, "an entry of sys.modules is changed"
-            if changed is not None and _is_foreign(unit, changed, scope, modules):
+            if changed is not None and foreign.may_be(unit.resolve(changed, scope)):
                 yield store, f"{ast.unparse(changed)} is an imported module or class, and is changed"
-        for call in scope.calls:
-            if (
-                call.args
-                and _names(unit.resolve(call.func, scope)[0]) & SETTERS
-                and _is_foreign(unit, call.args[0], scope, modules)
-            ):
-                yield call.func, f"{ast.unparse(call.args[0])} is an imported module or class, and is changed"
+    for scope, call, _ in unit.calls_of(SETTERS):
+        if call.args and foreign.may_be(unit.resolve(call.args[0], scope)):
+            yield call.func, f"{ast.unparse(call.args[0])} is an imported module or class, and is changed"
 
 
-def _is_foreign(unit: PythonFile, node: ast.expr, scope: Scope, modules: frozenset[tuple[str, ...]]) -> bool:
-    """Tell whether an expression is an imported module, or an imported name that is written like a class."""
-    return any(
-        reference.scope is None
-        and MADE not in reference.path
-        and (
-            (reference.path in modules if not reference.level else len(reference.path) == 1)
-            or CLASS_NAME.fullmatch(reference.path[-1]) is not None
-        )
-        for reference in unit.resolve(node, scope)[0]
-        if reference.path
-    )
+class _Foreign:
+    """Tells imported modules, and imported names that are written like classes."""
+
+    def __init__(self, modules: frozenset[tuple[str, ...]]) -> None:
+        self._modules = modules
+        self._known: dict[int, tuple[Meaning, bool]] = {}
+
+    def may_be(self, meaning: Meaning) -> bool:
+        """Tell whether an expression of this meaning may be foreign; `self` and its like are asked for often."""
+        key = id(meaning)
+        if key not in self._known:
+            # The meaning is kept too, so that no other can take its id.
+            self._known[key] = meaning, any(self._is_foreign(item) for item in meaning.references if item.path)
+        return self._known[key][1]
+
+    def _is_foreign(self, item: Reference) -> bool:
+        if item.scope is not None or MADE in item.path:
+            return False
+        module = item.path in self._modules if not item.level else len(item.path) == 1
+        return module or CLASS_NAME.fullmatch(item.path[-1]) is not None
 
 
 def _imported_modules(unit: PythonFile) -> frozenset[tuple[str, ...]]:
@@ -225,7 +228,7 @@ def _imported_modules(unit: PythonFile) -> frozenset[tuple[str, ...]]:
     found = {("builtins",), ("os", "path")}
     for scope in unit.scopes:
         for statement in scope.imports:
-            for alias in statement.names:
+            for alias in statement.names if isinstance(statement, ast.Import) else ():
                 parts = tuple(alias.name.split("."))
                 found |= {parts[:depth] for depth in range(1, len(parts) + 1)}
     return frozenset(found)
@@ -234,11 +237,12 @@ def _imported_modules(unit: PythonFile) -> frozenset[tuple[str, ...]]:
 def _imported_names(unit: PythonFile, words: set[str]) -> set[str]:
     """Return the names under which `from builtins import …` brings one of `words`."""
     return {
-        name
+        alias.asname or alias.name
         for scope in unit.scopes
-        for name, values in scope.bindings.items()
-        for value in values
-        if isinstance(value, tuple) and value.path[:1] == ("builtins",) and value.path[-1] in words
+        for statement in scope.imports
+        for alias in statement.names
+        if f"{getattr(statement, 'module', '')}.{alias.name}".strip(".").startswith("builtins.")
+        and alias.name.rpartition(".")[2] in words
     }
 
 
@@ -249,8 +253,3 @@ def _is_metaclass_work(unit: PythonFile, scope: Scope) -> bool:
         unit.dotted(base, outer) & {"builtins.type", "abc.ABCMeta", "enum.EnumMeta", "enum.EnumType"}
         for base in scope.node.bases
     )
-
-
-def _names(references: tuple[Reference, ...]) -> frozenset[str]:
-    """Return the absolute names among references."""
-    return frozenset(".".join(item.path) for item in references if item.scope is None and not item.level)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from detectors.detector import FileRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
 from detectors.power_of_ten.python_vocabulary import DETECTOR, PYTHON, as_python
-from detectors.python_parsing import PythonFile, Scope
+from detectors.python_parsing import PythonFile, Scope, parts_of
 
 __all__ = ["PythonLoopBound"]
 
@@ -37,8 +38,17 @@ MAX_NESTED = 40
 """Loops around each other that each look at their own body."""
 
 _Loop = ast.While | ast.For | ast.AsyncFor
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef)
-_LOOPS = (ast.While, ast.For, ast.AsyncFor)
+_FUNCTIONS = frozenset({ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda, ast.ClassDef})
+_LOOPS = frozenset({ast.While, ast.For, ast.AsyncFor})
+_SEEN = frozenset(
+    {
+        *(ast.Return, ast.Raise, ast.Break, ast.AugAssign, ast.Assign, ast.AnnAssign, ast.NamedExpr, ast.For),
+        *(ast.AsyncFor, ast.Call, ast.If),
+    }
+)
+"""What `_Body` looks at."""
+_PLAIN = frozenset({ast.Name, ast.Constant, ast.Pass, ast.Continue, str, int, bool})
+"""What has nothing below it that `_Body` looks at."""
 
 
 class PythonLoopBound(FileRule):
@@ -121,23 +131,23 @@ def f(items, n, more, file):
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each loop whose bound does not show."""
         unit = as_python(parsed)
+        for scope, loop in unit.statements(ast.While):
+            problem = _while(unit, scope, loop)
+            if problem:
+                yield self.finding(unit.at(loop), problem)
+        for scope, loop in unit.statements(ast.For, ast.AsyncFor):
+            problem = _for(unit, scope, loop)
+            if problem:
+                yield self.finding(unit.at(loop), problem)
         for scope in unit.scopes:
-            for statement in scope.statements:
-                problem = None
-                if isinstance(statement, ast.While):
-                    problem = _while(unit, scope, statement)
-                elif isinstance(statement, (ast.For, ast.AsyncFor)):
-                    problem = _for(unit, scope, statement)
-                if problem:
-                    yield self.finding(unit.at(statement), problem)
             if scope.kind == "comprehension":
                 for generator in scope.node.generators:
                     outer = scope.parent or scope
                     if _endless(unit, outer, generator.iter):
                         yield self.finding(unit.at(scope.node), "takes from an endless iterator without a limit")
-            for call in scope.calls:
-                if call.args and unit.dotted(call.func, scope) & CONSUMERS and _endless(unit, scope, call.args[0]):
-                    yield self.finding(unit.at(call), "takes from an endless iterator without a limit")
+        for scope, call, _ in unit.calls_of(CONSUMERS):
+            if call.args and _endless(unit, scope, call.args[0]):
+                yield self.finding(unit.at(call), "takes from an endless iterator without a limit")
 
 
 def _while(unit: PythonFile, scope: Scope, loop: ast.While) -> str | None:
@@ -198,16 +208,18 @@ class _Body:
 
     def _read(self, loop: _Loop) -> None:
         test = [loop.test] if isinstance(loop, ast.While) else []
-        stack: list[tuple[ast.AST, bool]] = [(node, True) for node in (*loop.body, *test)]
+        stack: list[tuple[Any, bool]] = [(node, True) for node in (*loop.body, *test)]
         for _ in range(MAX_NODES):
             if not stack:
                 return
             node, own = stack.pop()
-            if isinstance(node, _FUNCTIONS):
+            kind = node.__class__
+            if kind in _SEEN:
+                self._see(node, own)
+            elif kind in _FUNCTIONS:
                 continue
-            self._see(node, own)
-            inner = own and not isinstance(node, _LOOPS)
-            stack += [(child, inner) for child in ast.iter_child_nodes(node)]
+            inner = own and kind not in _LOOPS
+            stack += [(child, inner) for child in parts_of(node) if child.__class__ not in _PLAIN]
 
     def _see(self, node: ast.AST, own: bool) -> None:
         if isinstance(node, (ast.Return, ast.Raise)) or (isinstance(node, ast.Break) and own):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from detectors.detector import TreeRule
+from detectors.detector import TreeRule, once
 from detectors.model import Finding, Related
 from detectors.power_of_ten.cycles import cycles
 from detectors.power_of_ten.python_vocabulary import DETECTOR, PYTHON, PythonCallGraph
@@ -118,7 +118,7 @@ def start():  # expect: P10-R1-python-recursion
 
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Yield each function of each cycle."""
-        graph = PythonCallGraph(facts["python-calls"])
+        graph = once(PythonCallGraph, facts["python-calls"])
         for cycle in cycles(graph.edges):
             for number in cycle:
                 path, name, region = graph.nodes[number]

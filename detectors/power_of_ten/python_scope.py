@@ -55,15 +55,11 @@ class PythonGlobalWrite(FileRule):
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each `global` statement of a function that binds the name."""
         unit = as_python(parsed)
-        for scope in unit.scopes:
-            if scope.function is None:
-                continue
-            for statement in scope.statements:
-                if isinstance(statement, ast.Global):
-                    written = [name for name in statement.names if name in scope.bindings]
-                    if written:
-                        message = f"{', '.join(written)} of the module is written by {scope.qualname or 'a function'}"
-                        yield self.finding(unit.at(statement), message)
+        for scope, statement in unit.statements(ast.Global):
+            written = [name for name in statement.names if name in scope.bindings]
+            if scope.function is not None and written:
+                message = f"{', '.join(written)} of the module is written by {scope.qualname or 'a function'}"
+                yield self.finding(unit.at(statement), message)
 
 
 class PythonModuleState(FileRule):
@@ -152,36 +148,51 @@ class PythonWideName(FileRule):
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each such local, where it is bound."""
         unit = as_python(parsed)
-        nested: dict[int, set[str]] = {}
+        inside: dict[int, list[Scope]] = {}
         for scope in unit.scopes:
             if scope.parent is not None and scope.parent.function is not None:
-                nested.setdefault(scope.parent.function.number, set()).update(load.id for load in scope.loads)
-        for function in unit.functions():
-            inner = nested.get(function.number, set())
-            for name, statement, block in _wide(function, inner):
+                inside.setdefault(scope.parent.function.number, []).append(scope)
+        for function in unit.functions:
+            for name, statement, block in _wide(function, inside.get(function.number, [])):
                 yield self.finding(unit.at(statement), f"only the block of line {block} uses {name}; bind it there")
 
 
-def _wide(function: Scope, inner: set[str]) -> Iterator[tuple[str, ast.stmt, int]]:
+def _wide(function: Scope, inside: list[Scope]) -> Iterator[tuple[str, ast.stmt, int]]:
     """Yield (name, statement that binds it, first line of the block that uses it)."""
     body: list[ast.stmt] = function.node.body
-    places = {id(statement): number for number, statement in enumerate(body)}
-    lines = [statement.lineno for statement in body]
-    uses: dict[str, list[ast.Name]] = {}
+    bound = _bound_early(function, body)
+    if not bound:
+        return
+    uses: dict[str, list[ast.Name]] = {name: [] for name in bound}
     for load in function.loads:
-        uses.setdefault(load.id, []).append(load)
-    for statement in body:
+        if load.id in uses:
+            uses[load.id].append(load)
+    inner = {load.id for scope in inside for load in scope.loads if load.id in uses}
+    lines = [statement.lineno for statement in body]
+    for name, number in bound.items():
+        holders = {bisect.bisect_right(lines, load.lineno) - 1 for load in uses[name]}
+        holder = holders.pop() if len(holders) == 1 else -1
+        block = body[holder]
+        if name in inner or holder - number < MIN_STATEMENTS or not isinstance(block, ast.If):
+            continue
+        first = min(load.lineno for load in uses[name])
+        if block.lineno - body[number].lineno >= MIN_LINES and block.body[0].lineno <= first:
+            yield name, body[number], block.lineno
+
+
+def _bound_early(function: Scope, body: list[ast.stmt]) -> dict[str, int]:
+    """Return the names bound once, far enough above the last `if` of a function's body, and by which statement."""
+    last = next((number for number in reversed(range(len(body))) if isinstance(body[number], ast.If)), -1)
+    found = {}
+    for number, statement in enumerate(body[: max(last - MIN_STATEMENTS + 1, 0)]):
         target = statement.targets[0] if isinstance(statement, ast.Assign) else None
-        if not isinstance(target, ast.Name) or target.id in inner or len(function.bindings.get(target.id, ())) != 1:
-            continue
-        loads = uses.get(target.id, [])
-        holders = {bisect.bisect_right(lines, load.lineno) - 1 for load in loads}
-        holder = body[holders.pop()] if len(holders) == 1 else None
-        if not isinstance(holder, ast.If) or places[id(holder)] - places[id(statement)] < MIN_STATEMENTS:
-            continue
-        first = min(load.lineno for load in loads)
-        if holder.lineno - statement.lineno >= MIN_LINES and holder.body[0].lineno <= first:
-            yield target.id, statement, holder.lineno
+        if (
+            isinstance(target, ast.Name)
+            and body[last].lineno - statement.lineno >= MIN_LINES
+            and len(function.bindings.get(target.id, ())) == 1
+        ):
+            found[target.id] = number
+    return found
 
 
 def containers_of(unit: PythonFile) -> dict[str, set[tuple[int, str]]]:

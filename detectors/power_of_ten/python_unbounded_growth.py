@@ -90,16 +90,14 @@ def other(n):
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each."""
         unit = as_python(parsed)
-        for scope in unit.functions():
+        for scope in unit.functions:
             assert scope.parent is not None, "a function stands in a module at least"
             for decorator in scope.node.decorator_list:
                 if _has_parameters(scope) and _keeps_everything(unit, scope.parent, decorator):
                     yield self.finding(unit.at(decorator), f"the results of {scope.name} are kept without a limit")
-        for scope in unit.scopes:
-            for call in scope.calls:
-                names = unit.dotted(call.func, scope) & QUEUES
-                if names and (names & WITHOUT_A_SIZE or not _sized(call)):
-                    yield self.finding(unit.at(call), "a queue without a size; give it maxsize")
+        for _, call, meaning in unit.calls_of(QUEUES):
+            if meaning.names & WITHOUT_A_SIZE or not _sized(call):
+                yield self.finding(unit.at(call), "a queue without a size; give it maxsize")
         yield from self._grown(unit)
 
     def _grown(self, unit: PythonFile) -> Iterator[Finding]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import bisect
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
 
-from detectors.detector import Facts, FileRule, TreeRule
+from detectors.detector import Facts, FileRule, TreeRule, once
 from detectors.model import Finding, Region
 from detectors.parsing import ParsedFile
 from detectors.power_of_ten.python_vocabulary import DETECTOR, PYTHON, PythonCallGraph, Target, as_python, targets_of
@@ -114,19 +116,17 @@ def f(n):
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each."""
         unit = as_python(parsed)
-        for scope in unit.scopes:
-            for statement in scope.statements:
-                if isinstance(statement, (ast.Try, ast.TryStar)):
-                    for handler in statement.handlers:
-                        problem = _swallows(unit, scope, handler)
-                        if problem:
-                            yield self.finding(_head(unit, handler), problem)
-                    for leaving in _leaving(statement.finalbody):
-                        yield self.finding(unit.at(leaving), "leaving in finally drops the exception on its way")
-                elif isinstance(statement, (ast.With, ast.AsyncWith)):
-                    for item in statement.items:
-                        if _suppresses(unit, scope, item.context_expr):
-                            yield self.finding(unit.at(item.context_expr), "every exception is dropped here")
+        for scope, statement in unit.statements(ast.Try, ast.TryStar):
+            for handler in statement.handlers:
+                problem = _swallows(unit, scope, handler)
+                if problem:
+                    yield self.finding(_head(unit, handler), problem)
+            for leaving in _leaving(statement.finalbody):
+                yield self.finding(unit.at(leaving), "leaving in finally drops the exception on its way")
+        for scope, statement in unit.statements(ast.With, ast.AsyncWith):
+            for item in statement.items:
+                if _suppresses(unit, scope, item.context_expr):
+                    yield self.finding(unit.at(item.context_expr), "every exception is dropped here")
 
 
 class PythonDroppedResult(FileRule):
@@ -201,19 +201,22 @@ class PythonResults(Facts):
     languages = PYTHON
 
     def collect(self, parsed: ParsedFile) -> object:
-        """Return a `_FileFacts` as plain lists."""
+        """Return a `_FileFacts`."""
         unit = as_python(parsed)
         dropped = []
         for scope, call in _dropped(unit):
-            references, _ = unit.resolve(call.func, scope)
+            references = unit.resolve(call.func, scope).references
             found = tuple(targets_of(references))
             if found and len(found) == len(references):
                 region = unit.at(call)
                 name = getattr(call.func, "attr", getattr(call.func, "id", ""))
                 place = (region.start_line, region.start_column, region.end_line, region.end_column)
                 dropped.append((found, name, place))
-        returning = tuple(scope.number for scope in unit.functions() if _returns(scope))
-        return msgspec.to_builtins(_FileFacts(tuple(dropped), returning))
+        values: dict[int, list[ast.expr | None]] = {}
+        for scope, statement in unit.statements(ast.Return):
+            values.setdefault(scope.number, []).append(statement.value)
+        returning = (scope.number for scope in unit.functions if _returns(scope, values.get(scope.number, [])))
+        return _FileFacts(tuple(dropped), tuple(returning))
 
 
 class PythonUncheckedResult(TreeRule):
@@ -274,7 +277,7 @@ def give():
 
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Yield each dropped result of a function of the tree."""
-        graph = PythonCallGraph(facts["python-calls"])
+        graph = once(PythonCallGraph, facts["python-calls"])
         files = {path: msgspec.convert(value, _FileFacts) for path, value in facts["python-results"].items()}
         returning = {(path, number) for path, file in files.items() for number in file.returning}
         for path, file in files.items():
@@ -286,16 +289,29 @@ def give():
 
 def _dropped(unit: PythonFile) -> Iterator[tuple[Scope, ast.Call]]:
     """Yield calls that are statements; in a block that waits for their exception, the result is not the point."""
-    for scope in unit.scopes:
-        raising = [
-            (statement.body[0].lineno, statement.end_lineno or statement.lineno)
-            for statement in scope.statements
-            if isinstance(statement, (ast.With, ast.AsyncWith)) and any(_waits(item) for item in statement.items)
-        ]
-        for statement in scope.statements:
-            call = statement.value if isinstance(statement, ast.Expr) else None
-            if isinstance(call, ast.Call) and not any(first <= call.lineno <= last for first, last in raising):
-                yield scope, call
+    waiting: dict[int, list[tuple[int, int]]] = {}
+    for scope, statement in unit.statements(ast.With, ast.AsyncWith):
+        if any(_waits(item) for item in statement.items):
+            lines = statement.body[0].lineno, statement.end_lineno or statement.lineno
+            waiting.setdefault(scope.number, []).append(lines)
+    apart = {number: _apart(blocks) for number, blocks in waiting.items()}
+    for scope, statement in unit.statements(ast.Expr):
+        call = statement.value
+        blocks = apart.get(scope.number, ())
+        place = bisect.bisect_right(blocks, (call.lineno, sys.maxsize)) - 1
+        if place < 0 or blocks[place][1] < call.lineno:
+            yield scope, call
+
+
+def _apart(blocks: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return blocks of lines in order, those within others left out, so that a line is in one at most."""
+    found: list[tuple[int, int]] = []
+    for first, last in sorted(blocks):
+        if found and first <= found[-1][1]:
+            found[-1] = found[-1][0], max(last, found[-1][1])
+        else:
+            found.append((first, last))
+    return found
 
 
 def _waits(item: ast.withitem) -> bool:
@@ -303,7 +319,7 @@ def _waits(item: ast.withitem) -> bool:
     return getattr(called, "attr", getattr(called, "id", "")) in WAITS
 
 
-def _returns(scope: Scope) -> bool:
+def _returns(scope: Scope, values: Sequence[ast.expr | None]) -> bool:
     """Tell whether the value of a call of a function is something to look at."""
     if scope.yields:
         # A context manager or a fixture is called by its decorator.
@@ -311,7 +327,6 @@ def _returns(scope: Scope) -> bool:
     if isinstance(scope.node, ast.AsyncFunctionDef):
         return True
     own = scope.parameter()
-    values = [statement.value for statement in scope.statements if isinstance(statement, ast.Return)]
     kept = [
         value
         for value in values

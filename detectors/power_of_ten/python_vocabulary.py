@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +12,7 @@ import msgspec
 from detectors.detector import Facts
 from detectors.model import Language, Region
 from detectors.parsing import ParsedFile
-from detectors.python_parsing import MADE, SUPER, PythonFile, Reference, Scope
+from detectors.python_parsing import MADE, SUPER, CallSite, Meaning, PythonFile, Reference, Scope
 
 __all__ = ["DETECTOR", "PYTHON", "PythonCallGraph", "PythonCalls", "Target", "as_python", "targets_of"]
 
@@ -71,35 +71,25 @@ class PythonCalls(Facts):
     languages = PYTHON
 
     def collect(self, parsed: ParsedFile) -> object:
-        """Return a `_FileFacts` as plain lists and dicts."""
+        """Return a `_FileFacts`."""
         unit = as_python(parsed)
-        calls: dict[Scope, dict[Target, None]] = {}
-        inside: dict[Scope | None, list[Scope]] = {}
-        for scope in unit.scopes:
-            inside.setdefault(scope.parent, []).append(scope)
-        for scope in unit.scopes:
-            if scope.function is not None:
-                found = calls.setdefault(scope.function, {})
-                found.update(
-                    (target, None)
-                    for called in _called(unit, scope, inside.get(scope, []))
-                    for target in targets_of(called)
-                )
         hidden = _hidden(unit)
+        targets = _Targets()
+        calls = _calls(unit, targets)
         scopes = {
             scope.number: _Scope(
                 scope.kind,
                 scope.qualname,
                 _place(unit, scope),
-                {} if scope.kind == "function" else _members(unit, scope, hidden.get(scope, set())),
-                tuple(_bases(unit, scope)),
-                tuple(calls.get(scope, ())),
+                {} if scope.kind == "function" else _members(unit, scope, hidden.get(scope, set()), targets),
+                tuple(_bases(unit, scope, targets)),
+                tuple(calls.get(scope.number, ())),
             )
             for scope in unit.scopes
             if scope.kind != "comprehension"
         }
         stars = tuple(Target(-1, star.level, star.path) for _, star in unit.scopes[0].stars)
-        return msgspec.to_builtins(_FileFacts(scopes, stars), str_keys=False)
+        return _FileFacts(scopes, stars)
 
 
 class PythonCallGraph:
@@ -269,21 +259,55 @@ def as_python(parsed: ParsedFile) -> PythonFile:
     return parsed
 
 
-def _called(unit: PythonFile, scope: Scope, inside: list[Scope]) -> Iterator[tuple[Reference, ...]]:
+class _Targets:
+    """Meanings as plain data; the same few are asked for again and again."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[Meaning, tuple[Target, ...]]] = {}
+
+    def of(self, meaning: Meaning) -> tuple[Target, ...]:
+        """Return the targets of a meaning."""
+        key = id(meaning)
+        if key not in self._known:
+            # The meaning is kept too, so that no other can take its id.
+            self._known[key] = meaning, tuple(targets_of(meaning.references))
+        return self._known[key][1]
+
+
+def _calls(unit: PythonFile, targets: _Targets) -> dict[int, dict[Target, None]]:
+    """Return what each function calls, by its number."""
+    inside: dict[Scope | None, list[Scope]] = {}
+    for scope in unit.scopes:
+        inside.setdefault(scope.parent, []).append(scope)
+    found: dict[int, dict[Target, None]] = {}
+    first = 0
+    for scope in unit.scopes:
+        sites = unit.calls[first : first + len(scope.calls)]
+        first += len(sites)
+        if scope.function is not None:
+            mine = found.setdefault(scope.function.number, {})
+            for called in _called(unit, scope, sites, inside.get(scope, ()), targets):
+                for target in called:
+                    mine[target] = None
+    return found
+
+
+def _called(
+    unit: PythonFile, scope: Scope, sites: Sequence[CallSite], inside: Sequence[Scope], targets: _Targets
+) -> Iterator[tuple[Target, ...]]:
     """Yield what the statements of a scope call, each as all that it may be."""
-    for call in scope.calls:
-        references, _ = unit.resolve(call.func, scope)
-        yield references
-        for reference in references:
+    for _, call, meaning in sites:
+        yield targets.of(meaning)
+        for reference in meaning.references:
             place = CALLERS.get(".".join(reference.path)) if reference.scope is None else None
             given = call.args[:1] if place == 0 else [word.value for word in call.keywords if word.arg == place]
             for argument in given if place is not None else ():
-                yield tuple(Reference(inner, 0, ()) for inner in inside if inner.node is argument)
-                yield unit.resolve(argument, scope)[0]
+                yield tuple(Target(inner.number, 0, ()) for inner in inside if inner.node is argument)
+                yield targets.of(unit.resolve(argument, scope))
     for inner in inside:
         for decorator in getattr(inner.node, "decorator_list", ()):
             if not isinstance(decorator, ast.Call):
-                yield unit.resolve(decorator, scope)[0]
+                yield targets.of(unit.resolve(decorator, scope))
 
 
 def targets_of(references: tuple[Reference, ...]) -> Iterator[Target]:
@@ -295,14 +319,10 @@ def targets_of(references: tuple[Reference, ...]) -> Iterator[Target]:
             yield Target(-1, item.level, item.path)
 
 
-def _members(unit: PythonFile, scope: Scope, hidden: set[str]) -> dict[str, tuple[Target, ...]]:
-    found = {
-        name: tuple(targets_of(unit.resolve(ast.Name(name, ast.Load()), scope)[0]))
-        for name in sorted(scope.bindings)
-        if name not in hidden
-    }
+def _members(unit: PythonFile, scope: Scope, hidden: set[str], targets: _Targets) -> dict[str, tuple[Target, ...]]:
+    found = {name: targets.of(unit.resolve_name(name, scope)) for name in sorted(scope.bindings) if name not in hidden}
     # In a class, a name that nothing is known of still hides that of a base.
-    kept = {name: targets for name, targets in found.items() if targets or scope.kind == "class"}
+    kept = {name: means for name, means in found.items() if means or scope.kind == "class"}
     return {**kept, **dict.fromkeys(sorted(hidden & scope.bindings.keys()), ())}
 
 
@@ -312,19 +332,19 @@ def _hidden(unit: PythonFile) -> dict[Scope, set[str]]:
     for scope in unit.scopes:
         for store in scope.stores:
             if isinstance(store, ast.Attribute) and isinstance(store.value, ast.Name):
-                for reference in unit.resolve(store.value, scope)[0]:
+                for reference in unit.resolve(store.value, scope).references:
                     if reference.scope is not None and reference.path == (MADE,):
                         found.setdefault(reference.scope, set()).add(store.attr)
     return found
 
 
-def _bases(unit: PythonFile, scope: Scope) -> Iterator[Target]:
+def _bases(unit: PythonFile, scope: Scope, targets: _Targets) -> Iterator[Target]:
     if scope.kind != "class" or scope.parent is None:
         return
     for base in scope.node.bases:
         # `class A(Generic[T])` and `class A(B[int])`: what stands before the bracket.
         plain = base.value if isinstance(base, ast.Subscript) else base
-        yield from targets_of(unit.resolve(plain, scope.parent)[0])
+        yield from targets.of(unit.resolve(plain, scope.parent))
 
 
 def _place(unit: PythonFile, scope: Scope) -> tuple[int, int, int, int]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tests.detectors.fuzz import mutated, problem_of
+from hypothesis import HealthCheck, given, settings
+
+from detectors.model import Language
+from tests.detectors.fuzz import made, mutated, problem_of
 
 SAMPLE = 150
 
@@ -11,3 +14,10 @@ def test_mutated_files_get_one_answer_each() -> None:
     """When this fails, one odd file ends a night's run, or gives another digest each time."""
     for number, (name, language, data) in enumerate(mutated(7, SAMPLE)):
         assert problem_of(name, language, data) is None, (number, name, data[:200])
+
+
+@settings(deadline=None, max_examples=SAMPLE, suppress_health_check=[HealthCheck.too_slow])
+@given(made())
+def test_made_up_files_get_one_answer_each(item: tuple[str, Language, bytes]) -> None:
+    """When this fails, a file that nobody has seen yet ends a night's run."""
+    assert problem_of(*item) is None

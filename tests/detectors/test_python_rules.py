@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import gc
 import time
 
 import msgspec
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from detectors.detector import RuleGroup, discover
 from detectors.model import Finding
-from detectors.parsing import Unparsable, parse
+from detectors.parsing import Unparsable, collector_paused, parse
 
 GROUP = discover()["power-of-ten-python"]
 assert isinstance(GROUP, RuleGroup)
@@ -341,8 +342,9 @@ def _at_depth(levels: int, call: object) -> object:
         "import a\n" * 2_000 + "a.b()\n" * 2_000,
         "from a import *\n" * 500 + "b()\n" * 500,
         "class A:\n" + "    def f(self): self.f()\n" * 1_500,
+        "def f():\n" + " with raises(E):\n  f()\n" * 10_000,
     ],
-    ids=range(8),
+    ids=range(9),
 )
 def test_large_and_deep_files_take_no_longer_than_their_size_allows(text: str) -> None:
     """When this fails, one odd file takes minutes, since some step looks at all names for each name."""
@@ -350,6 +352,84 @@ def test_large_and_deep_files_take_no_longer_than_their_size_allows(text: str) -
     _recursive(a=text)
 
     assert time.process_time() - began < 3.0
+
+
+CONSTRUCTS = """
+import a.b as c, d
+from .e import f as g
+from h import *
+@i(1, *a, k=2, **b)
+class J(K, metaclass=L):
+    m: int = 3
+    n: str
+def o(p, /, q: int = 1, *r, s=2, **t) -> int:
+    'Doc'
+    global u
+    u = yield
+    x = lambda y, *z: (y, [z], {y: 1, **z}, {y})
+    return 1 if x and not y or -z < +y <= ~x is None is not 2 in z not in () else x[1:2, ::3, ...]
+async def v(w):
+    def inner():
+        nonlocal w
+        w += 1 - 2 * 3 / 4 // 5 % 6 ** 7 @ 8 << 9 >> 10 | 11 ^ 12 & 13
+    async for i in w: await i
+    else: pass
+    async with w as j, w: del j.a, j[0]
+    return [x async for x in w if x], {x for x in w}, {x: x for x in w}, (x for x in w)
+for a, *b in c:
+    if (d := a) != 1 == 2 > 3 >= 4: continue
+    elif a: break
+    while a: pass
+with a as b: assert b, f"{a!r:>{b}} text"
+try: raise A from None
+except (A, B) as e: pass
+except: raise
+else: pass
+finally: pass
+try: yield from a
+except* A: pass
+match a:
+    case True | None | 1 | 'b' | -1: pass
+    case A.b | [1, *rest] | [*_]: pass
+    case {'a': 1, **more} | C(1, d=2) as e: pass
+    case _ if a: pass
+"""
+ABSTRACT = {
+    "AST",
+    "mod",
+    "stmt",
+    "expr",
+    "pattern",
+    "slice",
+    "Index",
+    "ExtSlice",
+    "Suite",
+    "AugLoad",
+    "AugStore",
+    "Param",
+}
+ELSEWHERE = {
+    "Interactive",
+    "Expression",
+    "FunctionType",
+    "TypeIgnore",
+    "type_ignore",
+    "Num",
+    "Str",
+    "Bytes",
+    "NameConstant",
+    "Ellipsis",
+}
+
+
+def test_every_construct_of_the_language_is_walked() -> None:
+    """When this fails, a file that uses one construct is lost to all rules."""
+    used = {type(node) for node in ast.walk(ast.parse(CONSTRUCTS))}
+    known = {kind for kind in vars(ast).values() if isinstance(kind, type) and issubclass(kind, ast.AST)}
+    missed = {kind.__name__ for kind in known - used if not kind.__subclasses__()} - ABSTRACT - ELSEWHERE
+
+    assert not missed, "the text lacks a construct"
+    assert "P10-R8-python-dynamic-code" in {finding.rule for finding in _findings(CONSTRUCTS)}
 
 
 def test_odd_escapes_in_a_scanned_file_are_no_warnings_of_ours(recwarn: pytest.WarningsRecorder) -> None:
@@ -417,3 +497,16 @@ def test_a_line_put_above_moves_findings_by_one(text: str) -> None:
         return sorted((item.rule, item.region.start_line, item.region.start_column) for item in found)
 
     assert everything("# above\n" + text) == [(rule, line + 1, column) for rule, line, column in everything(text)]
+
+
+def test_a_file_that_was_looked_at_leaves_no_rings_behind() -> None:
+    """When this fails, the trees of all files pile up until the collector comes, and it comes often."""
+    text = "class A:\n    def f(self):\n        return [self.f() for _ in self.g(lambda: A())]\n" * 200
+    gc.collect()
+    with collector_paused():
+        _recursive(a=text)
+        assert not gc.isenabled()
+        left = gc.collect()
+
+    assert left < 100
+    assert gc.isenabled()
