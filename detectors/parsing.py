@@ -11,7 +11,6 @@ import bisect
 import functools
 import io
 import itertools
-import re
 import tokenize
 from collections.abc import Sequence
 
@@ -51,7 +50,7 @@ class ParsedFile:
     @functools.cached_property
     def line_starts(self) -> Sequence[int]:
         """Offset in `source` of each line's first byte; lines end at `\\n` only, as compilers and editors count."""
-        return [0, *(match.end() for match in re.finditer(rb"\n", self.source))]
+        return [0, *itertools.accumulate(len(line) + 1 for line in self.source.split(b"\n")[:-1])]
 
     @property
     def understood(self) -> float:
@@ -68,17 +67,26 @@ class ParsedFile:
 
     def region(self, start: int, end: int) -> Region:
         """Return the region of the bytes `start` to `end` (exclusive) of `source`."""
-        return Region(*self._position(start), *self._position(end))
+        return Region(*self.position(start), *self.position(end))
 
-    def _position(self, offset: int) -> tuple[int, int]:
-        line = bisect.bisect_right(self.line_starts, offset)
-        start = self.line_starts[line - 1]
-        return line, self._characters(offset) - self._characters(start) + 1
+    def position(self, offset: int) -> tuple[int, int]:
+        """Return line and column of an offset in `source`, both from 1."""
+        starts = self.line_starts
+        line = bisect.bisect_right(starts, offset)
+        if self._one_byte_each:
+            return line, offset - starts[line - 1] + 1
+        return line, self._characters(offset) - self._characters(starts[line - 1]) + 1
+
+    def line_of(self, offset: int) -> int:
+        """Return the number of the line, from 1, that an offset in `source` lies in."""
+        return bisect.bisect_right(self.line_starts, offset)
+
+    @functools.cached_property
+    def _one_byte_each(self) -> bool:
+        return len(self.text) == len(self.source)
 
     def _characters(self, offset: int) -> int:
         """Count the code points before `offset` in constant time, since a line may be megabytes long."""
-        if len(self.text) == len(self.source):
-            return offset
         block = offset // BLOCK_BYTES
         return self._characters_before[block] + _code_points(self.source[block * BLOCK_BYTES : offset])
 

@@ -107,7 +107,7 @@ int g(int n)
         for key, local in candidates.items():
             where = blocks.smallest(unit.layout.code, local, uses.get(key, []))
             if where is not None:
-                line = unit.region(where, where).start_line
+                line = unit.line_of(where)
                 message = f"{local.name.decode('utf-8', 'replace')} is used in the block of line {line} only"
                 yield self.finding(unit.region(local.start, local.end), message)
 

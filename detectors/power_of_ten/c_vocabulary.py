@@ -111,7 +111,7 @@ class CCalls(Facts):
         macros: dict[str, dict[tuple[str, int], None]] = {}
         for macro in unit.macros:
             if macro.calls:
-                lines.setdefault(macro.name, unit.region(macro.start, macro.start).start_line)
+                lines.setdefault(macro.name, unit.line_of(macro.start))
             for call in macro.calls:
                 # Definitions of one name under several conditions all count.
                 macros.setdefault(macro.name, {})[_qualified(call), call.arguments] = None
@@ -141,7 +141,7 @@ def _function_facts(
         function.static,
         function.parameters,
         place_of(unit, function.name_start, function.name_end),
-        unit.region(function.end, function.end).start_line,
+        unit.line_of(function.end),
         calls,
         tuple(sorted(allocations, key=lambda allocation: (allocation[1].line, allocation[1].column))),
     )
@@ -294,8 +294,7 @@ def calls_named(unit: CFile, names: frozenset[bytes]) -> Iterator[tuple[str, int
 
 def place_of(unit: CFile, start: int, end: int) -> Place:
     """Return where the bytes `start` to `end` stand."""
-    region = unit.region(start, end)
-    return Place(region.start_line, region.start_column, region.end_line, region.end_column)
+    return Place(*unit.position(start), *unit.position(end))
 
 
 def _near(one: str, other: str) -> int:
