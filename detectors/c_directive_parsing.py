@@ -40,8 +40,12 @@ _RAW_STRING = (
 )
 # Digit separators (1'000) must not open a character; u8'a' opens one.
 _TEXTS = (
-    rb"/\*[^*]*+(?:\*(?!/)[^*]*+)*+(?:\*/)?|" + _LINE_COMMENT + rb"|" + _STRING
-    + rb"|'(?:(?<![0-9a-fA-F]')|(?<=\bu8'))" + _CHARACTER[1:]
+    rb"/\*[^*]*+(?:\*(?!/)[^*]*+)*+(?:\*/)?|"
+    + _LINE_COMMENT
+    + rb"|"
+    + _STRING
+    + rb"|'(?:(?<![0-9a-fA-F]')|(?<=\bu8'))"
+    + _CHARACTER[1:]
 )
 _INSIDE = {"c": re.compile(_TEXTS), "cpp": re.compile(_RAW_STRING + _TEXTS)}
 _REST = _TEXTS + rb"|" + _DIRECTIVE

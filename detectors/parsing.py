@@ -67,15 +67,19 @@ class ParsedFile:
 
     def region(self, start: int, end: int) -> Region:
         """Return the region of the bytes `start` to `end` (exclusive) of `source`."""
-        return Region(*self.position(start), *self.position(end))
+        return Region(*self.positions(start, end))
 
-    def position(self, offset: int) -> tuple[int, int]:
-        """Return line and column of an offset in `source`, both from 1."""
+    def positions(self, start: int, end: int) -> tuple[int, int, int, int]:
+        """Return what `region` holds, as a tuple: line and column from 1, and those of the end."""
         starts = self.line_starts
-        line = bisect.bisect_right(starts, offset)
+        line = last = bisect.bisect_right(starts, start)
+        begin = starts[line - 1]
+        if not begin <= end < (starts[line] if line < len(starts) else len(self.source)):
+            last = bisect.bisect_right(starts, end)
         if self._one_byte_each:
-            return line, offset - starts[line - 1] + 1
-        return line, self._characters(offset) - self._characters(starts[line - 1]) + 1
+            return line, start - begin + 1, last, end - starts[last - 1] + 1
+        column = self._characters(start) - self._characters(begin) + 1
+        return line, column, last, self._characters(end) - self._characters(starts[last - 1]) + 1
 
     def line_of(self, offset: int) -> int:
         """Return the number of the line, from 1, that an offset in `source` lies in."""

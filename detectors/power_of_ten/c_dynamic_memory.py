@@ -118,12 +118,14 @@ void f(int n, char p[n]) { char a[LEN + 1]; char b[sizeof(n)]; char c[] = {1}; c
         constant: dict[tuple[int, str], bool] = {}
         for node in unit.nodes("size"):
             owner = unit.function_at(node.start_byte)
-            text = node.text or b""
-            before = ARRAY.search(unit.layout.code, max(node.start_byte - 200, 0), node.start_byte)
-            names = {name.decode() for name in NAME.findall(CONSTANT_MACRO.sub(b"", SIZE_OF.sub(b"", text)))}
-            if owner is None or before is None or names.isdisjoint(unit.locals_of(owner)):
+            if owner is None:
                 continue
-            if before[1].decode() not in unit.locals_of(owner):
+            text = node.text or b""
+            names = {name.decode() for name in NAME.findall(CONSTANT_MACRO.sub(b"", SIZE_OF.sub(b"", text)))}
+            if names.isdisjoint(unit.locals_of(owner)):
+                continue
+            before = ARRAY.search(unit.layout.code, max(node.start_byte - 200, 0), node.start_byte)
+            if before is None or before[1].decode() not in unit.locals_of(owner):
                 continue  # no array, but an assembler's operand
             if unit.dialect == "cpp":
                 for name in names:
