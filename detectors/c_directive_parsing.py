@@ -13,49 +13,59 @@ nothing is ever cut out, only blanked:
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+import msgspec
+
 __all__ = ["Directive", "Layout", "Macro", "lay_out"]
 
 _BLOCK_COMMENT = rb"/\*[^*]*+\*++(?:[^/*][^*]*+\*++)*+/"
-_LINE_COMMENT = rb"//(?:[^\\\n]|\\[\s\S]?)*+"
-_STRING = rb'"(?:[^"\\\n]|\\[\s\S]?)*+"?'
-_CHARACTER = rb"'(?:[^'\\\n]|\\[\s\S]?)*+'?"
+_LINE_COMMENT = rb"//(?:[^\\\n]++|\\[\s\S]?)*+"
+_STRING = rb'"(?:[^"\\\n]++|\\[\s\S]?)*+"?'
+_CHARACTER = rb"'(?:[^'\\\n]++|\\[\s\S]?)*+'?"
 _DIRECTIVE = (
     rb"(?:#|%:|\?\?=)"
-    rb"(?:[^\n\\/\"']|\\\r?\n|\\|" + rb"|".join((_BLOCK_COMMENT, _LINE_COMMENT, _STRING, _CHARACTER)) + rb"|/)*+"
+    rb"(?:[^\n\\/\"']++|\\\r?\n|\\|" + rb"|".join((_BLOCK_COMMENT, _LINE_COMMENT, _STRING, _CHARACTER)) + rb"|/)*+"
 )
-# Each alternative begins with a literal, and what stands before is looked at afterwards: so the engine skips to them.
+# Each alternative begins with a literal, and what stands before is looked at afterwards: so the engine skips to them,
+# which it cannot with groups around. The first byte of a match tells its kind.
 # A raw string ends at its own delimiter only; C++ alone has them in all of its dialects.
 _RAW_STRING = (
-    rb'(?P<raw>"(?:(?<=\bR")|(?<=\b[uUL]R")|(?<=\bu8R"))'
-    rb'(?P<delimiter>[^()\\\s"]{0,16})\([\s\S]*?(?:\)(?P=delimiter)"|\Z))|'
+    rb'"(?:(?<=\bR")|(?<=\b[uUL]R")|(?<=\bu8R"))'
+    rb'(?P<delimiter>[^()\\\s"]{0,16})\([\s\S]*?(?:\)(?P=delimiter)"|\Z)|'
 )
 # Digit separators (1'000) must not open a character; u8'a' opens one.
 _TEXTS = (
-    rb"(?P<comment>/\*[\s\S]*?(?:\*/|\Z)|" + _LINE_COMMENT + rb")"
-    rb"|(?P<string>" + _STRING + rb"|'(?:(?<![0-9a-fA-F]')|(?<=\bu8'))" + _CHARACTER[1:] + rb")"
+    rb"/\*[^*]*+(?:\*(?!/)[^*]*+)*+(?:\*/)?|"
+    + _LINE_COMMENT
+    + rb"|"
+    + _STRING
+    + rb"|'(?:(?<![0-9a-fA-F]')|(?<=\bu8'))"
+    + _CHARACTER[1:]
 )
 _INSIDE = {"c": re.compile(_TEXTS), "cpp": re.compile(_RAW_STRING + _TEXTS)}
-_REST = _TEXTS + rb"|(?P<directive>" + _DIRECTIVE + rb")"
+_REST = _TEXTS + rb"|" + _DIRECTIVE
 _LEXERS = {"c": re.compile(_REST), "cpp": re.compile(_RAW_STRING + _REST)}
 _KEYWORD = re.compile(rb"(?:#|%:|\?\?=)(?:[ \t\f\v]|\\\r?\n|" + _BLOCK_COMMENT + rb")*+(\w*)")
 _DEFINE = re.compile(rb"\s*+([A-Za-z_$]\w*+)(\([^()]*+\))?")
 _SPLICE = re.compile(rb"\\\r?\n")
-_BRACE = re.compile(rb"[{}]")
+_NO_BRACE = bytes(byte for byte in range(256) if byte not in b"{}")
+_BETWEEN_BRACES = 124
+"""Less the byte of a brace: 1 for one that opens, -1 for one that closes."""
+_SLASH, _QUOTES = ord("/"), b"\"'"
 _SPACES = bytes(byte if byte == 10 else 32 for byte in range(256))
 # Indented, so that it stands in a body: further out it may be the type of a function's result.
-_LONELY = re.compile(rb"^[ \t]++[A-Z](?=\w*[A-Z])\w*+(?:\([^()\n;{}]*+\))?[ \t]*+\r?$", re.M)
+_LONELY = re.compile(rb"\n([ \t]++[A-Z](?=\w*[A-Z])\w*+(?:\([^()\n;{}]*+\))?[ \t]*+\r?$)", re.M)
 _ENDS_A_STATEMENT = (b";", b"{", b"}")
 _GOES_ON = (b"}", b"*", b"_")
 _WHOLE_ENDS = b";},:"
 
 
-@dataclass(frozen=True)
-class Macro:
+class Macro(msgspec.Struct, frozen=True):
     """One `#define` outside of `#if 0`."""
 
     name: str
@@ -69,8 +79,7 @@ class Macro:
     parameters: frozenset[bytes]
 
 
-@dataclass(frozen=True)
-class Directive:
+class Directive(msgspec.Struct, frozen=True):
     """One preprocessor directive outside of `#if 0`; the conditionals around dead code are live."""
 
     keyword: bytes
@@ -82,8 +91,7 @@ class Directive:
     end: int
 
 
-@dataclass(frozen=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True):
     """One source text, laid out; see the module."""
 
     parsable: bytes
@@ -105,22 +113,20 @@ def lay_out(source: bytes, language: Literal["c", "cpp"]) -> Layout:
     directives: list[tuple[int, int]] = []
     parsable = bytearray(source)
     # A spliced line is one line to every pattern that takes white space for what it is.
-    code = bytearray(_SPLICE.sub(lambda splice: splice[0].replace(b"\\", b" "), source))
+    code = bytearray(source.replace(b"\\\n", b" \n").replace(b"\\\r\n", b" \r\n"))
     for match in _LEXERS[language].finditer(source):
         start, end = match.span()
-        kind = match.lastgroup
-        if kind == "directive":
-            # What stands before it on its line may be comments only; those are blank by now.
-            if code[code.rfind(b"\n", 0, start) + 1 : start].strip():
-                continue
-            directives.append((start, end))
-            parsable[start:end] = code[start:end] = source[start:end].translate(_SPACES)
-        elif kind == "comment":
+        first = source[start]
+        if first == _SLASH:
             # The grammar would read a comment that never ends from each of its beginnings again.
             parsable[start:end] = code[start:end] = source[start:end].translate(_SPACES)
-        else:
+        elif first in _QUOTES:
             # The quotes stay, so that `f("x")` is still a call with an argument.
             code[start + 1 : end - 1] = source[start + 1 : end - 1].translate(_SPACES)
+        # What stands before a directive on its line may be comments only; those are blank by now.
+        elif not code[code.rfind(b"\n", 0, start) + 1 : start].strip():
+            directives.append((start, end))
+            parsable[start:end] = code[start:end] = source[start:end].translate(_SPACES)
     conditionals = _Conditionals(bytes(code), language)
     defines: list[tuple[int, int]] = []
     seen: dict[int, Directive] = {}
@@ -130,7 +136,7 @@ def lay_out(source: bytes, language: Literal["c", "cpp"]) -> Layout:
         seen[start] = Directive(keyword[1], start, keyword.end(), end)
         if keyword[1] == b"define":
             defines.append((keyword.end(), end))
-        else:
+        elif keyword[1] in _CONDITIONS:
             conditionals.see(keyword[1], source[keyword.end() : end], start, end)
     conditionals.finish()
     for start, end in conditionals.dead:
@@ -149,10 +155,10 @@ def lay_out(source: bytes, language: Literal["c", "cpp"]) -> Layout:
 def _lonely(code: bytes) -> Iterator[tuple[int, int]]:
     """Yield where a macro stands alone on its line as a whole statement, without the semicolon that a grammar needs."""
     for match in _LONELY.finditer(code):
-        before = code[max(match.start() - 200, 0) : match.start()].rstrip()
+        before = code[max(match.start(1) - 200, 0) : match.start()].rstrip()
         after = code[match.end() : match.end() + 200].lstrip()
         if before[-1:] in _ENDS_A_STATEMENT and (after[:1].isalpha() or after[:1] in _GOES_ON):
-            yield match.span()
+            yield match.span(1)
 
 
 def _macros(source: bytes, defines: Iterable[tuple[int, int]], language: Literal["c", "cpp"]) -> Iterator[Macro]:
@@ -163,10 +169,8 @@ def _macros(source: bytes, defines: Iterable[tuple[int, int]], language: Literal
         body = bytearray(_SPLICE.sub(lambda splice: b" " * len(splice[0]), source[head.end() : end]))
         for match in _INSIDE[language].finditer(bytes(body)):
             inside_from, inside_to = match.span()
-            if match.lastgroup in ("string", "raw"):
+            if body[inside_from] in _QUOTES:
                 inside_from, inside_to = inside_from + 1, inside_to - 1
-            elif match.lastgroup != "comment":
-                continue
             body[inside_from:inside_to] = b" " * max(0, inside_to - inside_from)
         parameters = frozenset(re.findall(rb"\w+", head[2] or b""))
         name = head[1].decode("ascii", "replace")
@@ -231,19 +235,15 @@ class _Conditionals:
         self.hidden: list[tuple[int, int, int]] = []
 
     def see(self, keyword: bytes, rest: bytes, start: int, end: int) -> None:
-        """Take the next directive, of any kind."""
-        opens = keyword in (b"if", b"ifdef", b"ifndef")
-        follows = keyword in (b"elif", b"elifdef", b"elifndef", b"else")
-        if not (opens or follows or keyword == b"endif"):
-            return
+        """Take the next directive of `_CONDITIONS`."""
         self._read(start)
         self._seen_to = end
-        if opens:
+        if keyword in _OPENS:
             self._open.append(_Group(start, self._current().last, [_branch(keyword, rest, end)]))
         elif self._open:
             group = self._open[-1]
             group.branches[-1].end = start
-            if follows:
+            if keyword != b"endif":
                 branch = _branch(keyword, rest, end)
                 # What stands after `#if 1` is as dead as what stands under `#if 0`.
                 group.settled = group.settled or group.branches[-1].condition == ("1", True)
@@ -267,12 +267,13 @@ class _Conditionals:
         code = self._code[self._seen_to : end].strip()
         if not code:
             return
-        text = _Text(first=code[:5], last=code[-1:])
-        for brace in _BRACE.finditer(code):
-            text.braces += 1 if brace[0] == b"{" else -1
-            text.lowest = min(text.lowest, text.braces)
-        text.brackets = code.count(b"(") + code.count(b"[") - code.count(b")") - code.count(b"]")
-        self._current().add(text)
+        if not self._open:
+            self._outermost.last = code[-1:]  # nobody asks whether the whole file is whole
+            return
+        steps = map(_BETWEEN_BRACES.__sub__, code.translate(None, _NO_BRACE))
+        balance = list(itertools.accumulate(steps, initial=0))
+        brackets = code.count(b"(") + code.count(b"[") - code.count(b")") - code.count(b"]")
+        self._current().add(_Text(balance[-1], min(balance), brackets, code[:5], code[-1:]))
 
     def _close(self, group: _Group) -> None:
         self.dead += ((branch.start, branch.end) for branch in group.branches if branch.dead)
@@ -298,6 +299,8 @@ class _Conditionals:
         return None
 
 
+_OPENS = frozenset((b"if", b"ifdef", b"ifndef"))
+_CONDITIONS = _OPENS | {b"elif", b"elifdef", b"elifndef", b"else", b"endif"}
 _DEFINED = re.compile(r"(!?)\s*defined\s*\(?\s*(\w+)\s*\)?\Z")
 
 

@@ -12,7 +12,9 @@ import bisect
 import functools
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+import threading
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import msgspec
@@ -40,6 +42,8 @@ OPENS_A_CALL = KEYWORDS - {b"alignas", b"constexpr", b"decltype"}
 CALL = re.compile(rb"\b([A-Za-z_]\w*+)\s*+\(")
 STARTS_A_VALUE = frozenset(b"case co_await co_return co_yield do else return throw".split())
 BEFORE = re.compile(rb"(?:\w+|[)\]])\s*\Z")
+BEFORE_A_CALL = frozenset((b";", b"{", b"}", b"(", b"!", b",", b"=", b"&", b"|"))
+"""What no declaration and no member access has before its name, at its end."""
 PARENTHESISED_CALL = re.compile(rb"\(\s*+([A-Za-z_]\w*+)\s*+\)\s*+\(")
 WORD = re.compile(rb"[A-Za-z_]\w*+")
 QUALIFIER = re.compile(rb"(\w*)\s*::\Z")
@@ -49,14 +53,15 @@ DECLARED = re.compile(
     rb"|\(\s*+[*^]\s*+(?:const\s++)?([A-Za-z_]\w*+)\s*+(?:\[[^\]]*+\]\s*+)?\)\s*+\("
 )
 """A variable or parameter behind its type, or a pointer to a function."""
-VALUE = re.compile(rb"[=&(,{:?]\s*+([A-Za-z_]\w*+)\s*+(?=[,;)}:?])")
-"""A name used as a value, such as a call-back that is passed on."""
+BEFORE_A_VALUE = b"=&(,{:?"
+AFTER_A_VALUE = re.compile(rb"\s*+[,;)}:?]")
+"""What stands around a name used as a value, such as a call-back that is passed on."""
+ONLY_IN_CPLUSPLUS = (b"class", b"namespace", b"template", b"public", b"private", b"protected")
 CPLUSPLUS = re.compile(rb"\b(?:class\s+\w+\s*[:{]|namespace\s+\w*\s*\{|template\s*<|(?:public|private|protected)\s*:)")
 BRACE = re.compile(rb"[{}]")
 WRAPPED = (b"void f(){", b";}")
 WORTH_A_PARSE = re.compile(rb"\b(?:for|while|do)\b|->|\*")
 """What a macro's body must hold for any capture in it to matter."""
-SPECIFIERS = re.compile(rb"[;{}]")
 BRACKETS = re.compile(rb"[(){},]")
 SPACE = re.compile(rb"\s*+")
 WORD_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
@@ -74,9 +79,10 @@ QUERY = """
 (parameter_declaration declarator: (_) @parameter)
 (field_declaration declarator: (_) @member)
 (type_definition declarator: (_) @alias)
+(expression_statement (call_expression function: (identifier) @dropped.call))
+(expression_statement (call_expression function: (field_expression field: (field_identifier) @dropped.member)))
 (expression_statement
-  [(call_expression) (comma_expression) (conditional_expression) (parenthesized_expression)
-   (binary_expression)] @dropped)
+  [(comma_expression) (conditional_expression) (parenthesized_expression) (binary_expression)] @dropped)
 (comma_expression left: (_) @dropped.left)
 (for_statement update: [(call_expression) (comma_expression)] @dropped)
 (for_statement initializer: [(call_expression) (comma_expression)] @dropped)
@@ -95,8 +101,8 @@ QUERY = """
 What rules ask for by `CFile.nodes` and `CFile.fragments`; all in one query, since each walks the whole tree.
 
 `block.loop` and `block.switch` are among `block` too. `declarator` holds prototypes and locals; `dropped` is an
-expression whose value nothing takes; `reached` is a dereference of something that may be a dereference itself, and
-`indexed` an item of a member behind a pointer.
+expression whose value nothing takes, and `dropped.call` or `dropped.member` the name where it is one call; `reached` is
+a dereference of something that may be a dereference itself, and `indexed` an item of a member behind a pointer.
 """
 QUERY_CPP = """
 (new_expression) @new (delete_expression) @delete
@@ -110,6 +116,7 @@ MAX_SPECIFIERS = 400
 FIXED = b"* const"
 """Stands among the specifiers of a pointer that is constant itself."""
 FOLLOWS_AN_OBJECT = frozenset((b";", b",", b"=", b"[", b")", b"{", b":"))
+_PER_THREAD = threading.local()
 OUTSIDE = -1
 """Stands for the body of what is in none."""
 
@@ -130,14 +137,11 @@ class Fragment:
     """The body of a macro, parsed as statements. Offsets of its nodes count from `base` in the file's source."""
 
     def __init__(self, macro: MacroText, dialect: Dialect) -> None:
-        from tree_sitter import Parser, QueryCursor
-
         self.macro = macro
         self.base = macro.body - len(WRAPPED[0])
-        grammar, query = _grammar(dialect)
         self.text = WRAPPED[0] + macro.code + WRAPPED[1]
-        self.tree = Parser(grammar).parse(self.text)
-        self._captures = QueryCursor(query).captures(self.tree.root_node)
+        self.tree = _parsed(self.text, dialect)
+        self._captures = _captured(self.tree, dialect)
 
     def nodes(self, capture: str) -> Sequence[Node]:
         """Return the nodes of a capture in order, without those of the wrapping."""
@@ -207,10 +211,13 @@ class CFile(ParsedFile):
     @functools.cached_property
     def dialect(self) -> Dialect:
         """C, or C++ also for a header under C's suffix that holds classes or templates."""
-        if self.language == "c" and self.name.endswith(".h") and CPLUSPLUS.search(self.source):
+        if self.language == "cpp":
+            return "cpp"
+        source = self.source
+        if self.name.endswith(".h") and any(word in source for word in ONLY_IN_CPLUSPLUS) and CPLUSPLUS.search(source):
             # Seldom; only now is it worth to look again without the comments.
-            return "cpp" if CPLUSPLUS.search(lay_out(self.source, "c").code) else "c"
-        return "cpp" if self.language == "cpp" else "c"
+            return "cpp" if CPLUSPLUS.search(lay_out(source, "c").code) else "c"
+        return "c"
 
     @functools.cached_property
     def layout(self) -> Layout:
@@ -220,9 +227,7 @@ class CFile(ParsedFile):
     @functools.cached_property
     def tree(self) -> Tree:
         """The syntax tree of `layout.parsable`; its offsets are those of `source`."""
-        from tree_sitter import Parser
-
-        return Parser(_grammar(self.dialect)[0]).parse(self.layout.parsable)
+        return _parsed(self.layout.parsable, self.dialect)
 
     @property
     def understood(self) -> float:
@@ -258,8 +263,8 @@ class CFile(ParsedFile):
                 continue
             name, is_function = _declared(node)
             if is_function and name is not None and name.text and not self.in_function(node.start_byte):
-                before = self.layout.code[max(node.start_byte - MAX_SPECIFIERS, 0) : name.start_byte]
-                head = SPECIFIERS.split(before)[-1]
+                code, end = self.layout.code, name.start_byte
+                head = code[statement_start(code, max(node.start_byte - MAX_SPECIFIERS, 0), end) : end]
                 static = not self._static_words.isdisjoint(WORD.findall(head))
                 found.append(Prototype(name.text.decode("utf-8", "replace"), head, static))
         return found
@@ -283,24 +288,51 @@ class CFile(ParsedFile):
         return [call for call in found if not _within(heads, call.start)] if heads else found
 
     @functools.cached_property
+    def calls_in_functions(self) -> Sequence[tuple[Call, Function]]:
+        """Calls in the bodies of functions with the innermost of these, in order."""
+        owners = self._owners(call.start for call in self.calls)
+        return [(call, owner) for call, owner in zip(self.calls, owners, strict=True) if owner is not None]
+
+    @functools.cached_property
+    def called(self) -> Mapping[str, Sequence[tuple[Call, Function]]]:
+        """Names to their calls in the bodies of functions, in order of the first of each."""
+        found: dict[str, list[tuple[Call, Function]]] = {}
+        for call, owner in self.calls_in_functions:
+            found.setdefault(call.name, []).append((call, owner))
+        return found
+
+    @functools.cached_property
     def macros(self) -> Sequence[Macro]:
         """Macros with a body, in order."""
         return [_macro(macro, self.dialect) for macro in self.layout.macros]
 
-    @functools.cached_property
-    def values(self) -> frozenset[str]:
-        """Names that stand where a value stands, in live code: also functions that are handed to others."""
-        return frozenset(name.decode() for name in set(VALUE.findall(self.layout.code)))
+    def is_value(self, name: str) -> bool:
+        """Tell whether a name stands where a value stands, in live code, as a function does that is handed on."""
+        code, word = self.layout.code, name.encode()
+        return any(
+            AFTER_A_VALUE.match(code, place + len(word)) is not None and _byte_before(code, place) in BEFORE_A_VALUE
+            for place in self._places.get(word, ())
+        )
 
-    def words(self, wanted: frozenset[bytes]) -> Iterator[tuple[int, str]]:
-        """Yield (offset, word) of each of `wanted` in live code, macro bodies included."""
-        if not wanted:
-            return
-        # A long alternation is slower than to look at every word.
-        few = re.compile(rb"\b(?:" + b"|".join(sorted(wanted)) + rb")\b") if len(wanted) < 8 else WORD
-        for match in few.finditer(self._everything):
-            if match[0] in wanted:
-                yield match.start(), match[0].decode()
+    def places(self, word: bytes, start: int, end: int) -> Sequence[int]:
+        """Return the offsets of a word in live code from `start` on and before `end`, without macro bodies."""
+        places = self._places.get(word, ())
+        first = bisect.bisect_left(places, start)
+        return places[first : bisect.bisect_left(places, end, first)]
+
+    def words(self, wanted: frozenset[bytes]) -> Sequence[tuple[int, str]]:
+        """Return (offset, word) of each of `wanted` in live code, macro bodies included, in order."""
+        found = [(place, word.decode()) for word in wanted for place in self._places.get(word, ())]
+        for macro, words in zip(self.layout.macros, self.macro_words, strict=True):
+            if not wanted.isdisjoint(words):
+                matches = WORD.finditer(macro.code)
+                found += ((macro.body + m.start(), m[0].decode()) for m in matches if m[0] in wanted)
+        return sorted(found)
+
+    @functools.cached_property
+    def macro_words(self) -> Sequence[frozenset[bytes]]:
+        """The words in each macro's body, as in `layout.macros`."""
+        return [frozenset(WORD.findall(macro.code)) for macro in self.layout.macros]
 
     def function_at(self, offset: int) -> Function | None:
         """Return the innermost function whose body holds `offset`."""
@@ -324,6 +356,11 @@ class CFile(ParsedFile):
         """Return the names that parameters and local variables of a function take away from functions."""
         return self._locals.get(function.body, frozenset())
 
+    @functools.cached_property
+    def declared(self) -> frozenset[str]:
+        """Names of all parameters and variables, whatever function they are of."""
+        return frozenset[str]().union(*self._locals.values())
+
     @property
     def globals(self) -> frozenset[str]:
         """Names declared outside of functions."""
@@ -340,12 +377,27 @@ class CFile(ParsedFile):
         return {}
 
     @functools.cached_property
-    def _everything(self) -> bytes:
-        """Live code with the bodies of macros in their places, so that one pass reads both."""
-        code = bytearray(self.layout.code)
-        for macro in self.layout.macros:
-            code[macro.body : macro.body + len(macro.code)] = macro.code
-        return bytes(code)
+    def _places(self) -> dict[bytes, list[int]]:
+        """Where each word stands in live code: one pass for all who look for some."""
+        found: defaultdict[bytes, list[int]] = defaultdict(list)
+        for match in WORD.finditer(self.layout.code):
+            found[match[0]].append(match.start())
+        return dict(found)
+
+    @functools.cached_property
+    def locals(self) -> Sequence[tuple[Object, Function]]:
+        """The objects in the bodies of functions with the innermost of these, in order."""
+        owners = self._owners(declared.start for declared in self.objects)
+        return [(declared, owner) for declared, owner in zip(self.objects, owners, strict=True) if owner is not None]
+
+    @functools.cached_property
+    def file_objects(self) -> Sequence[Object]:
+        """The objects outside of functions, in order."""
+        return [declared for declared in self.objects if not self.in_function(declared.start)]
+
+    def _owners(self, offsets: Iterable[int]) -> Iterator[Function | None]:
+        """Yield what `function_at` returns for each of ascending offsets, in one sweep."""
+        return _swept(self._bodies, offsets)
 
     @functools.cached_property
     def fragments(self) -> Sequence[Fragment]:
@@ -354,9 +406,7 @@ class CFile(ParsedFile):
 
     @functools.cached_property
     def _captures(self) -> dict[str, list[Node]]:
-        from tree_sitter import QueryCursor
-
-        return QueryCursor(_grammar(self.dialect)[1]).captures(self.tree.root_node)
+        return _captured(self.tree, self.dialect)
 
     @functools.cached_property
     def _bodies(self) -> tuple[list[int], list[Function | None]]:
@@ -374,12 +424,9 @@ class CFile(ParsedFile):
     @functools.cached_property
     def _locals(self) -> dict[int, frozenset[str]]:
         found: dict[int, set[bytes]] = {}
-        borders, owners = _stretches([(function.start, function.end, function) for function in self.functions])
-        for match in DECLARED.finditer(self.layout.code):
-            if match[1] in STATEMENTS:
-                continue
-            place = bisect.bisect_right(borders, match.start()) - 1
-            owner = owners[place] if place >= 0 else None
+        wholes = _stretches([(function.start, function.end, function) for function in self.functions])
+        matches = [match for match in DECLARED.finditer(self.layout.code) if match[1] not in STATEMENTS]
+        for match, owner in zip(matches, _swept(wholes, (match.start() for match in matches)), strict=True):
             found.setdefault(owner.body if owner else OUTSIDE, set()).add(match[2] or match[3])
         return {body: frozenset(name.decode() for name in names) for body, names in found.items()}
 
@@ -409,23 +456,28 @@ class CFile(ParsedFile):
         return heads
 
     def _object(self, node: Node) -> Object | None:
-        inner = node.child(0) if node.type == "init_declarator" else node
-        name, is_function = (inner, False) if inner is not None and inner.type == "identifier" else _declared(node)
-        if name is None or is_function or not name.text:
+        kind = node.type
+        inner = node.child(0) if kind == "init_declarator" else node
+        plain = inner is not None and (kind == "identifier" or inner.type == "identifier")
+        name, is_function = (inner, False) if plain else _declared(node)
+        if name is None or is_function:
             return None
-        code, start, end = self.layout.code, name.start_byte, name.end_byte
-        after = SPACE.match(code, end)
-        follows = code[after.end() : after.end() + 1] if after is not None else b""
-        if follows not in FOLLOWS_AN_OBJECT:
+        code, (start, end), first = self.layout.code, name.byte_range, node.start_byte
+        follows = code[end : end + 1]
+        if follows.isspace():
+            after = SPACE.match(code, end)
+            follows = code[after.end() : after.end() + 1] if after is not None else b""
+        if start == end or follows not in FOLLOWS_AN_OBJECT:
             return None  # `BOOL WINAPI f(int)`: what a macro hides is no object
-        first = node.start_byte
-        specifiers = SPECIFIERS.split(code[max(first - MAX_SPECIFIERS, 0) : first])[-1]
+        specifiers = code[statement_start(code, max(first - MAX_SPECIFIERS, 0), first) : first]
         shape = code[first:start]
         words = WORD.findall(specifiers + b" " + shape)
         if b"*" in shape and b"const" in shape.rpartition(b"*")[2]:
             words.append(FIXED)
         in_head = specifiers.count(b"(") > specifiers.count(b")")
-        return Object(name.text, start, end, frozenset(words), b"*" in shape, follows == b"[", in_head)
+        return Object(
+            self.layout.parsable[start:end], start, end, frozenset(words), b"*" in shape, follows == b"[", in_head
+        )
 
     def _outermost(self, by_body: dict[int, Function]) -> Iterator[Function]:
         """Drop functions within functions: in C they are statements that the parser lost track of, save GNU's."""
@@ -473,9 +525,12 @@ class CFile(ParsedFile):
             at = (node.start_byte, node.start_byte, name.end_byte, body.start_byte, self._end(body))
             return Function(shown, "", True, *at, -1)
         static = not self._static_words.isdisjoint(WORD.findall(self.source[node.start_byte : name.start_byte]))
-        scope = "::".join(part for part in (scopes.at(node.start_byte), _qualification(declarator)) if part)
+        head = declarator if declarator.type == "function_declarator" else _function_declarator(declarator)
+        scope = ""
+        if self.dialect == "cpp":
+            scope = "::".join(part for part in (scopes.at(node.start_byte), _qualification(head)) if part)
         at = (node.start_byte, name.start_byte, name.end_byte, body.start_byte, self._end(body))
-        return Function(name.text.decode("utf-8", "replace"), scope, static, *at, _parameters(declarator))
+        return Function(name.text.decode("utf-8", "replace"), scope, static, *at, _parameters(head))
 
 
 class _Scopes:
@@ -524,10 +579,43 @@ def _grammar(dialect: Dialect) -> tuple[Grammar, Query]:
     return grammar, Query(grammar, QUERY)
 
 
+def _parsed(text: bytes, dialect: Dialect) -> Tree:
+    """Parse with this thread's parser: a new one for each text would ask for all of its memory again."""
+    from tree_sitter import Parser
+
+    parsers: dict[Dialect, Parser] = vars(_PER_THREAD).setdefault("parsers", {})
+    if dialect not in parsers:
+        parsers[dialect] = Parser(_grammar(dialect)[0])
+    return parsers[dialect].parse(text)
+
+
+def _captured(tree: Tree, dialect: Dialect) -> dict[str, list[Node]]:
+    from tree_sitter import QueryCursor
+
+    return QueryCursor(_grammar(dialect)[1]).captures(tree.root_node)
+
+
+def statement_start(code: bytes, start: int, end: int) -> int:
+    """Return the offset behind the last `;`, `{` or `}` between two offsets; `start` where there is none."""
+    return max(code.rfind(b";", start, end), code.rfind(b"{", start, end), code.rfind(b"}", start, end), start - 1) + 1
+
+
+def _byte_before(code: bytes, offset: int) -> bytes:
+    """Return the last byte before `offset` that is not white space; a line break where there is none."""
+    reach = 64
+    while True:  # p10: reaches eight times as far in each pass, at most to the front
+        before = code[max(offset - reach, 0) : offset].rstrip()
+        if before or reach >= offset:
+            return before[-1:] or b"\n"
+        reach *= 8
+
+
 def _call(code: bytes, start: int, name: bytes, opening: int, counts: dict[int, int] | None) -> Call | None:
     """Return the call at `start`, unless it is a member's or a declaration's; in C there are no `counts`."""
     before = code[max(start - 64, 0) : start].rstrip()
     last = before[-1:]
+    if counts is None and last in BEFORE_A_CALL:
+        return Call(name.decode(), start)
     qualifier: str | None = None
     if last in (b".", b"#") or before.endswith(b"->"):
         if counts is None or not THIS.search(before):
@@ -584,6 +672,17 @@ def _stretches(ranges: list[tuple[int, int, Function]]) -> tuple[list[int], list
     return borders, owners
 
 
+def _swept(stretches: tuple[list[int], list[Function | None]], offsets: Iterable[int]) -> Iterator[Function | None]:
+    """Yield the owner of each of ascending offsets."""
+    borders, owners = stretches
+    place, count, owner = 0, len(borders), None
+    for offset in offsets:
+        while place < count and borders[place] <= offset:  # p10: each border is passed once
+            owner = owners[place]
+            place += 1
+        yield owner
+
+
 def _within(ranges: Sequence[tuple[int, int]], offset: int) -> bool:
     place = bisect.bisect_right(ranges, (offset, 1 << 62)) - 1
     return place >= 0 and ranges[place][0] <= offset < ranges[place][1]
@@ -631,8 +730,7 @@ def _function_declarator(node: Node) -> Node | None:
     return None
 
 
-def _parameters(declarator: Node) -> int:
-    function = _function_declarator(declarator)
+def _parameters(function: Node | None) -> int:
     listed = function.child_by_field_name("parameters") if function is not None else None
     if listed is None:
         return -1
@@ -643,8 +741,7 @@ def _parameters(declarator: Node) -> int:
     return 0 if len(children) == 1 and children[0].text == b"void" else len(children)
 
 
-def _qualification(declarator: Node) -> str:
-    function = _function_declarator(declarator)
+def _qualification(function: Node | None) -> str:
     inner = function.child_by_field_name("declarator") if function is not None else None
     parts = []
     for _ in range(MAX_DECLARATOR_DEPTH):

@@ -22,7 +22,7 @@ WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
 NOT_ASSERTIONS = frozenset({"static_assert", "_Static_assert", "STATIC_ASSERT", "BUILD_ASSERT", "C_ASSERT"})
 """Checked when compiling: they neither count nor offend."""
 RECOVERY = re.compile(
-    rb"\bif\s*+\((?:[^()]|\((?:[^()]|\((?:[^()]|\([^()]*+\))*+\))*+\))*+\)\s*+(?:\{(?:[^{}]*+[;}\s])?\s*+)?"
+    rb"if(?<=\bif)\s*+\((?:[^()]|\((?:[^()]|\((?:[^()]|\([^()]*+\))*+\))*+\))*+\)\s*+(?:\{(?:[^{}]*+[;}\s])?\s*+)?"
     rb"return\s*+\(?\s*+(?:-|NULL\b|nullptr\b|false\b|FALSE\b|[A-Z_][A-Z0-9_]{2,}+\b(?!\s*+\())[^;]*+;\s*+(?!\}?\s*+else\b)"
 )
 """The paper's own form: a test whose failure is recovered from by telling the caller."""
@@ -72,10 +72,7 @@ class CAssertionFacts(Facts):
     def collect(self, parsed: ParsedFile) -> object:
         """Return a `_FileFacts` as plain lists."""
         unit = as_c(parsed)
-        called: dict[str, int] = {}
-        for call in unit.calls:
-            if unit.function_at(call.start) is not None:
-                called[call.name] = called.get(call.name, 0) + 1
+        called = {name: len(calls) for name, calls in unit.called.items()}
         first = unit.functions[0] if unit.functions else None
         return msgspec.to_builtins(
             _FileFacts(
@@ -236,15 +233,17 @@ void f(unsigned n, int m)
                 yield self.finding(unit.region(start, start + len(name)), f"{name} can never fail")
 
 
-def _assertions(unit: CFile, more: tuple[str, ...]) -> Iterator[tuple[str, int, bytes]]:
-    """Yield (name, offset, argument) of each assertion in a function."""
-    code = unit.layout.code
-    for call in unit.calls:
-        if asserts(call.name, more) and unit.function_at(call.start) is not None:
-            opening = code.find(b"(", call.start)
-            end = closing(code, opening, min(opening + MAX_ARGUMENT, len(code)))
-            if end is not None:
-                yield call.name, call.start, code[opening + 1 : end].strip()
+@functools.lru_cache(maxsize=1)  # two rules ask for them, one after the other
+def _assertions(unit: CFile, more: tuple[str, ...]) -> list[tuple[str, int, bytes]]:
+    """Return (name, offset, argument) of each assertion in a function."""
+    code, arguments = unit.layout.code, []
+    found = [(call.start, name) for name, calls in unit.called.items() if asserts(name, more) for call, _ in calls]
+    for start, name in sorted(found):
+        opening = code.find(b"(", start)
+        end = closing(code, opening, min(opening + MAX_ARGUMENT, len(code)))
+        if end is not None:
+            arguments.append((name, start, code[opening + 1 : end].strip()))
+    return arguments
 
 
 def _always(unit: CFile, start: int, text: bytes) -> bool:

@@ -120,14 +120,16 @@ void g(int i) { char t[256 / STRIDE]; t[(i * STRIDE)] = 0; }
         constant: dict[tuple[int, str], bool] = {}
         for node in unit.nodes("size"):
             owner = unit.function_at(node.start_byte)
+            if owner is None:
+                continue
             text = node.text or b""
-            before = ARRAY.search(unit.layout.code, max(node.start_byte - 200, 0), node.start_byte)
             # By their case, constants: `(i * LIMIT)` reads like the declaration of a pointer.
             words = NAME.findall(CONSTANT_MACRO.sub(b"", SIZE_OF.sub(b"", text)))
             names = {name.decode() for name in words if not name.isupper()}
-            if owner is None or before is None or names.isdisjoint(unit.locals_of(owner)):
+            if names.isdisjoint(unit.locals_of(owner)):
                 continue
-            if before[1].decode() not in unit.locals_of(owner):
+            before = ARRAY.search(unit.layout.code, max(node.start_byte - 200, 0), node.start_byte)
+            if before is None or before[1].decode() not in unit.locals_of(owner):
                 continue  # no array, but an assembler's operand
             if unit.dialect == "cpp":
                 for name in names:

@@ -40,8 +40,7 @@ class CFunctions(Facts):
     def collect(self, parsed: ParsedFile) -> object:
         """Return `FunctionSpan`s as plain lists."""
         unit = as_c(parsed)
-        wholes = ((function.name, unit.region(function.start, function.end)) for function in unit.functions)
-        return [(name, whole.start_line, whole.end_line) for name, whole in wholes]
+        return [(each.name, unit.line_of(each.start), unit.line_of(each.end)) for each in unit.functions]
 
 
 class CFunctionLength(FileRule):
@@ -65,8 +64,7 @@ class CFunctionLength(FileRule):
         """Yield each function that is too long, at its name."""
         unit, limit = as_c(parsed), self.settings.function_lines
         for function in unit.functions:
-            whole = unit.region(function.start, function.end)
-            lines = whole.end_line - whole.start_line + 1
+            lines = unit.line_of(function.end) - unit.line_of(function.start) + 1
             if lines > limit:
                 message = f"{function.name} has {lines} lines, over {limit}; split it"
                 yield self.finding(unit.region(function.name_start, function.name_end), message)

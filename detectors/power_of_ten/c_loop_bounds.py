@@ -178,6 +178,8 @@ class _Loops:
             if loop.start >= end:
                 end = loop.end
                 self._read_writes(loop.start, end)
+        for writes in self._writes.values():
+            writes.sort(key=lambda write: write.offset)
         self._place(switches)
 
     def problem(self, loop: _Loop) -> str | None:
@@ -210,8 +212,6 @@ class _Loops:
                 path, offset, operator = write
                 value = self._value(match.end(), end) if operator.endswith(b"=") else b""
                 self._writes.setdefault(path, []).append(_Write(offset, operator, value))
-        for writes in self._writes.values():
-            writes.sort(key=lambda write: write.offset)
 
     def _written(self, start: int, end: int, operator: bytes) -> tuple[bytes, int, bytes] | None:
         """Return (path, offset, operator) of what an operator writes; `*p = x` and `(*p)++` write to `*p`."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
@@ -28,6 +29,7 @@ TYPE_BEFORE = re.compile(rb"(?:[A-Za-z_]\w*+|\*|>)\s*+\Z")
 NOT_A_TYPE = frozenset(b"return case else do sizeof throw goto new delete".split())
 LAST_WORD = re.compile(rb"([A-Za-z_]\w*+)\s*+\Z")
 STARS = re.compile(rb"\*(?:\s*+(?:const|volatile|restrict|__restrict)\b)*+\s*+\*")
+DOUBLE_STAR = re.compile(rb"\*(?=(?:\s*+(?:const|volatile|restrict|__restrict)\b)*+\s*+\*)")
 DEREFERENCE = re.compile(rb"->|(?:\A|[=(,;{}!?:&|<>+/%~-]|\breturn)\s*+\*+\s*+\(?\s*+[A-Za-z_]\w*+")
 MAIN = re.compile(rb"\bw?main\s*+\([^()]*+\Z")
 ARGUMENTS = frozenset((b"argv", b"envp", b"environ"))
@@ -83,8 +85,9 @@ void set(struct node *n) { (*n->next).value = 1; }     // expect: P10-R9-pointer
                 continue
             end = node.end_byte
             yield self.finding(unit.region(node.start_byte, end), f"{levels} levels of dereference in one expression")
-        for capture in ("declarator", "parameter", "member", "alias", "result"):
-            for node in unit.nodes(capture):
+        stars = [match.start() for match in DOUBLE_STAR.finditer(unit.layout.parsable)]
+        for capture in ("declarator", "parameter", "member", "alias", "result") if stars else ():
+            for node in _holding(unit.nodes(capture), stars):
                 place = _doubly(unit, node)
                 if place is not None:
                     yield self.finding(unit.region(*place), "a pointer to a pointer; hand over what it points to")
@@ -263,6 +266,15 @@ def _pointer_members(unit: CFile) -> frozenset[bytes]:
         if name is not None:
             (pointers if node.type == "pointer_declarator" and b"[" not in text else others).add(name[1])
     return frozenset(pointers - others)
+
+
+def _holding(nodes: Sequence[Node], offsets: Sequence[int]) -> Iterator[Node]:
+    """Yield the nodes that hold one of the sorted offsets."""
+    for node in nodes:
+        start, end = node.byte_range
+        place = bisect.bisect_left(offsets, start)
+        if place < len(offsets) and offsets[place] < end:
+            yield node
 
 
 def _doubly(unit: CFile, node: Node) -> tuple[int, int] | None:

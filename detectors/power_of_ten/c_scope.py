@@ -18,7 +18,6 @@ from detectors.power_of_ten.c_vocabulary import C_LANGUAGES, DETECTOR, HEADERS, 
 
 __all__ = ["CExternalObject", "CFileScope", "CInnerScope", "CObjects"]
 
-WORD = re.compile(rb"[A-Za-z_]\w*+")
 INITIAL = re.compile(
     rb"\s*+(?:\[[^\]]*+\]\s*+)*+=\s*+(-?\s*+[0-9][\w.]*+|[A-Z_][A-Z0-9_]*+|nullptr|true|false|\{\s*+0?\s*+\})\s*+[,;]"
 )
@@ -41,9 +40,11 @@ HOLDS_NOTHING = frozenset(
 )
 """Functions that use an address while they run, and keep it no longer."""
 CALLER = re.compile(rb"([A-Za-z_]\w*+)\s*+\((?:[^()]|\([^()]*+\))*+\Z")
+EXTERN = re.compile(rb"extern(?<=\bextern)\b[^;{}()=]*?([A-Za-z_]\w*+)\s*+(?:\[[^\]]*+\]\s*+)?;")
 PASTED = re.compile(rb"([A-Za-z_]\w*+)\s*+##|##\s*+([A-Za-z_]\w*+)")
 HEAD = re.compile(rb"\b(?:if|while|switch)\s*+\([\s(]*+\Z")
 STAYS = frozenset((b"static", b"extern", b"thread_local", b"_Thread_local", b"volatile", b"typedef"))
+ENDS_A_MEMBER_ACCESS = frozenset((b".", b">", b" ", b"\t", b"\n", b"\r", b"\v", b"\f"))
 MAX_CLIMB = 1_000
 MAX_SPACE = 4_000
 """Bytes of comment, blanked, between two statements."""
@@ -124,13 +125,11 @@ void h(int n)
         unit = as_c(parsed)
         candidates: dict[tuple[int, bytes], Object] = {}
         twice: set[tuple[int, bytes]] = set()
-        for declared in unit.objects:
-            owner = unit.function_at(declared.start)
-            if owner is not None:
-                key = owner.body, declared.name
-                if key in candidates:
-                    twice.add(key)
-                candidates[key] = declared
+        for declared, owner in unit.locals:
+            key = owner.body, declared.name
+            if key in candidates:
+                twice.add(key)
+            candidates[key] = declared
         for key in [key for key, local in candidates.items() if key in twice or not _movable(unit, local)]:
             del candidates[key]
         if not candidates:
@@ -140,7 +139,7 @@ void h(int n)
         for key, local in candidates.items():
             where = blocks.smallest(unit.layout.code, local, uses.get(key, []))
             if where is not None:
-                line = unit.region(where, where).start_line
+                line = unit.line_of(where)
                 message = f"{local.name.decode('utf-8', 'replace')} is used in the block of line {line} only"
                 yield self.finding(unit.region(local.start, local.end), message)
 
@@ -184,7 +183,7 @@ int two(int calls) { return calls; }
         if unit.name.endswith(HEADERS):
             return
         for declared, users in _file_scope(unit):
-            if b"static" in declared.specifiers and len(users) == 1:
+            if len(users) == 1:
                 user = next(iter(users))
                 yield self.finding(
                     unit.region(declared.start, declared.end),
@@ -212,15 +211,13 @@ class CObjects(Facts):
         header = unit.name.endswith(HEADERS)
         defined: dict[str, Place] = {}
         shown: dict[str, None] = {}
-        for declared in unit.objects:
-            if unit.in_function(declared.start):
-                continue
+        for declared in unit.file_objects:
             name = declared.name.decode("utf-8", "replace")
             if header or b"extern" in declared.specifiers:
                 shown[name] = None
             elif b"static" not in declared.specifiers and not _constant(declared) and unit.dialect == "c":
                 defined.setdefault(name, place_of(unit, declared.start, declared.end))
-        for word in re.findall(rb"\bextern\b[^;{}()=]*?([A-Za-z_]\w*+)\s*+(?:\[[^\]]*+\]\s*+)?;", unit.layout.code):
+        for word in EXTERN.findall(unit.layout.code):
             shown[word.decode("utf-8", "replace")] = None  # also inside of functions
         free = _unnamed_by_macros(unit, {name.encode() for name in defined})
         kept = tuple((name, place) for name, place in defined.items() if name.encode() in free)
@@ -383,17 +380,14 @@ def _uses(unit: CFile, candidates: Mapping[tuple[int, bytes], Object]) -> dict[t
     code = unit.layout.code
     names = _unnamed_by_macros(unit, {name for _, name in candidates})
     found: dict[tuple[int, bytes], list[int]] = {}
-    bodies = {body for body, _ in candidates}
-    for function in unit.functions:
-        if function.body not in bodies:
-            continue
-        for match in WORD.finditer(code, function.body, function.end):
-            if match[0] in names:
-                key = function.body, match[0]
-                local = candidates.get(key)
-                if local is not None and match.start() != local.start and not _is_member(code, match.start()):
-                    found.setdefault(key, []).append(match.start())
-    return {key: uses for key, uses in found.items() if uses[0] > candidates[key].start}
+    ends = {function.body: function.end for function in unit.functions}
+    for (body, name), local in candidates.items():
+        if name in names:
+            places = unit.places(name, body, ends[body])
+            uses = [place for place in places if place != local.start and not _is_member(code, place)]
+            if uses and uses[0] > local.start:
+                found[body, name] = uses
+    return found
 
 
 def _unnamed_by_macros(unit: CFile, names: Iterable[bytes]) -> frozenset[bytes]:
@@ -401,8 +395,8 @@ def _unnamed_by_macros(unit: CFile, names: Iterable[bytes]) -> frozenset[bytes]:
     spelt: set[bytes] = set()
     starts: set[bytes] = set()
     ends: set[bytes] = set()
-    for macro in unit.layout.macros:
-        spelt.update(word for word in WORD.findall(macro.code) if word not in macro.parameters)
+    for macro, words in zip(unit.layout.macros, unit.macro_words, strict=True):
+        spelt |= words - macro.parameters
         for match in PASTED.finditer(macro.code):
             if match[1] and match[1] not in macro.parameters:
                 starts.add(match[1])
@@ -415,6 +409,8 @@ def _unnamed_by_macros(unit: CFile, names: Iterable[bytes]) -> frozenset[bytes]:
 
 
 def _is_member(code: bytes, offset: int) -> bool:
+    if code[offset - 1 : offset] not in ENDS_A_MEMBER_ACCESS:
+        return False  # by far the most
     before = code[max(offset - 8, 0) : offset].rstrip()
     return before.endswith((b".", b"->")) and not before.endswith(b"...")
 
@@ -436,14 +432,15 @@ def _overwrites(code: bytes, local: Object, uses: Sequence[int]) -> bool:
 
 
 def _file_scope(unit: CFile) -> Iterator[tuple[Object, frozenset[str]]]:
-    """Yield the file's changeable objects with the functions that use them; none where others may reach them."""
+    """Yield the file's changeable static objects with the functions that use them; none where others may reach them."""
     code = unit.layout.code
     candidates = {
         declared.name: declared
-        for declared in unit.objects
-        if not unit.in_function(declared.start) and b"extern" not in declared.specifiers and not _constant(declared)
+        for declared in unit.file_objects
+        if b"extern" not in declared.specifiers and not _constant(declared)
     }
-    names = _unnamed_by_macros(unit, candidates)
+    statics = {name for name, declared in candidates.items() if b"static" in declared.specifiers}
+    names = _unnamed_by_macros(unit, statics)
     users: dict[bytes, set[str]] = {name: set() for name in names}
     reached: set[bytes] = set()
     for offset, word in unit.words(names):

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from detectors.c_parsing import SPECIFIERS, CFile, Function
+from detectors.c_parsing import CFile, Function, statement_start
 from detectors.detector import Facts, TreeRule
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
@@ -190,36 +190,39 @@ def _judged(
     unit: CFile, function: Function, listed: list[_Parameter], assertions: tuple[str, ...]
 ) -> Iterator[tuple[_Parameter, tuple[int, tuple[tuple[str, int], ...]] | None]]:
     """Yield parameters with `None` if they are checked first, or with their first use and the helpers before it."""
+    named = {parameter.name: parameter for parameter in listed if parameter.name}
+    judged = []
+    for parameter in named.values():
+        found = _verdict(unit, function, parameter, assertions)
+        if found is not None:
+            judged.append((found[0], parameter, found[1]))
+    judged.sort(key=lambda item: item[0])
+    for start, parameter, helpers in judged:
+        yield parameter, None if helpers is None else (start, helpers)
+
+
+def _verdict(
+    unit: CFile, function: Function, parameter: _Parameter, assertions: tuple[str, ...]
+) -> tuple[int, tuple[tuple[str, int], ...] | None] | None:
+    """Return where a parameter is first checked or used, and the helpers before that use; `None` in it for a check."""
     code = unit.layout.code
-    pending = {parameter.name: parameter for parameter in listed if parameter.name}
-    helpers: dict[bytes, list[tuple[str, int]]] = {}
-    for match in WORD.finditer(code, function.body, function.end):
-        parameter = pending.get(match[0])
-        if parameter is None:
-            continue
-        start, end = match.span()
-        statement = SPECIFIERS.split(code[max(start - MAX_STATEMENT, function.body) : start])[-1]
+    helpers: list[tuple[str, int]] = []
+    for start in unit.places(parameter.name, function.body, function.end):
+        end = start + len(parameter.name)
+        statement = code[statement_start(code, max(start - MAX_STATEMENT, function.body), start) : start]
         if statement.endswith((b".", b"->")) or MEASURED.search(statement):
             continue
         kind = _kind(parameter, statement, code[end : end + 40])
-        if kind == "use":
-            yield parameter, (start, tuple(helpers.get(match[0], ())))
-        elif kind == "check":
-            yield parameter, None
-        else:
-            caller = CALLER.search(statement)
-            if caller is None:
-                continue
-            if asserts(caller[1].decode(), assertions):
-                yield parameter, None
-            else:
-                handed = helpers.setdefault(match[0], [])
-                if len(handed) < MAX_HELPERS and code[end : end + 8].lstrip()[:1] in (b",", b")"):
-                    handed.append((caller[1].decode(), len(split(caller[2], b",")) - 1))
-                continue
-        del pending[match[0]]
-        if not pending:
-            return
+        if kind:
+            return start, tuple(helpers) if kind == "use" else None
+        caller = CALLER.search(statement)
+        if caller is None:
+            continue
+        if asserts(caller[1].decode(), assertions):
+            return start, None
+        if len(helpers) < MAX_HELPERS and code[end : end + 8].lstrip()[:1] in (b",", b")"):
+            helpers.append((caller[1].decode(), len(split(caller[2], b",")) - 1))
+    return None
 
 
 def _kind(parameter: _Parameter, statement: bytes, after: bytes) -> str:

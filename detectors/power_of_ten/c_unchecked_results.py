@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from detectors.c_parsing import CFile, Function
+from detectors.c_parsing import WORD_BYTES, CFile, Function
 from detectors.detector import Facts, FileRule, TreeRule, once
 from detectors.model import Finding
 from detectors.parsing import ParsedFile
@@ -60,10 +60,12 @@ RETURNS_ITS_ARGUMENT = frozenset(
     b"wcscpy wcsncpy wmemcpy wmemset signal setlocale umask alarm".split()
 )
 """Functions whose result is a count, an argument or the state before; dropping it is a note."""
-WORD = re.compile(rb"[A-Za-z_]\w*+")
 ONE_CALL = re.compile(rb"\(?\s*+[A-Za-z_]\w*+\s*+\((?:[^()]|\([^()]*+\))*+\)\s*+\)?;?")
 VOID = re.compile(rb"\bvoid\b")
-STORED = re.compile(rb"\b([A-Za-z_]\w*+)\s*+=(?!=)\s*+(?:\([\w\s*]*+\)\s*+)?(?!sizeof\b)[A-Za-z_]\w*+\s*+\(")
+STORED = re.compile(rb"=(?!=)\s*+(?:\([\w\s*]*+\)\s*+)?(?!sizeof\b)[A-Za-z_]\w*+\s*+\(")
+MAX_TARGET = 400
+"""Bytes before an assignment that are read for the name of what it changes."""
+ASSIGNED = re.compile(rb"\w+\s*+=(?!=)")
 LAST_OF_A_VALUE = re.compile(rb";?\s*+\}\s*+\)")
 """Ends a GNU expression of statements, whose value is that of the last."""
 HEAD_OR_BRANCH = re.compile(rb"\b(?:(?:if|while|for|switch)\s*+\((?:[^()]|\((?:[^()]|\([^()]*+\))*+\))*+\)|else|do)\Z")
@@ -109,8 +111,7 @@ class CResults(Facts):
                 _note(members, *found)
         dropped = tuple(
             (name, member, place_of(unit, start, end))
-            for node in (*unit.nodes("dropped"), *unit.nodes("dropped.left"))
-            for name, member, start, end in _calls(node)
+            for name, member, start, end in _dropped(unit)
             if member or not _is_local(unit, name, start)
         ) + tuple(
             (call.name, False, place_of(unit, call.start, call.start + len(call.name)))
@@ -127,7 +128,7 @@ class CResults(Facts):
         return msgspec.to_builtins(_FileFacts(returns, members, dropped, macros))
 
 
-class _Dropped:
+class _Drops:
     """What is known of the whole tree's functions, asked for one dropped call at a time."""
 
     def __init__(self, facts: Mapping[str, Any]) -> None:
@@ -251,7 +252,7 @@ void run(FILE *f, struct ops *o, int n)
 
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Yield each dropped result, at the name that is called."""
-        for path, kind, name, place in once(_Dropped, facts["c-results"]).kinds:
+        for path, kind, name, place in once(_Drops, facts["c-results"]).kinds:
             if kind == "result":
                 yield path, self.finding(place.region, f"the result of {name} is dropped; check it, or say (void)")
 
@@ -279,7 +280,7 @@ class CUncheckedPrint(TreeRule):
 
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Yield each, at the name that is called."""
-        for path, kind, name, place in once(_Dropped, facts["c-results"]).kinds:
+        for path, kind, name, place in once(_Drops, facts["c-results"]).kinds:
             if kind == "print":
                 yield path, self.finding(place.region, f"the result of {name} is dropped without (void)")
 
@@ -341,24 +342,35 @@ int last(int n)
         """Yield each stored result that nothing looks at, at the local's name."""
         unit = as_c(parsed)
         code = unit.layout.code
-        stores: dict[Function, dict[bytes, list[int]]] = {}
-        for match in STORED.finditer(code):
-            owner = unit.function_at(match.start())
-            if owner is not None and match[1].decode() in unit.locals_of(owner):
-                stores.setdefault(owner, {}).setdefault(match[1], []).append(match.start())
-        macros = {word for macro in unit.layout.macros for word in re.findall(rb"[A-Za-z_]\w*+", macro.code)}
-        own = {(unit.function_at(o.start), o.name): o for o in unit.objects}
-        for owner, names in stores.items():
-            hides = _hides_reads(unit, owner)
-            for name, found in _occurrences(code, owner, frozenset(names) - macros).items():
-                declared = own.get((owner, name))
-                if declared is None or declared.specifiers & {b"static", b"volatile", b"extern"}:
+        stores: dict[int, dict[bytes, list[int]]] = {}
+        for start, name in _stored(code):
+            owner = unit.function_at(start)
+            if owner is not None and name.decode() in unit.locals_of(owner):
+                stores.setdefault(owner.body, {}).setdefault(name, []).append(start)
+        macros = frozenset[bytes]().union(*unit.macro_words)
+        own = {(owner.body, declared.name): declared for declared, owner in unit.locals}
+        for owner in unit.functions:
+            names = stores.get(owner.body, {})
+            hides = bool(names) and _hides_reads(unit, owner)
+            for name in names:
+                declared = own.get((owner.body, name))
+                if declared is None or name in macros or declared.specifiers & {b"static", b"volatile", b"extern"}:
                     continue
+                found = _occurrences(unit, owner, name)
                 if hides and all(_is_store(code, place) for place in found if place != declared.start):
                     continue
                 for start in _unread(unit, found, frozenset(names[name]), declared.start):
                     message = f"{name.decode('utf-8', 'replace')} holds a result that nothing looks at"
                     yield self.finding(unit.region(start, start + len(name)), message)
+
+
+def _stored(code: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset, name) of what the results of calls are assigned to."""
+    for match in STORED.finditer(code):
+        before = code[max(match.start() - MAX_TARGET, 0) : match.start()].rstrip()
+        name = before[len(before.rstrip(WORD_BYTES)) :]
+        if name and not name[:1].isdigit():
+            yield code.rfind(name, 0, match.start()), name
 
 
 def _hides_reads(unit: CFile, owner: Function) -> bool:
@@ -439,21 +451,31 @@ def _is_dropped(body: bytes, start: int, end: int) -> bool:
     return after.startswith(b";") and (bool(before) or after != b";")
 
 
+def _dropped(unit: CFile) -> Iterator[tuple[str, bool, int, int]]:
+    """Yield (name, whether of a member, start, end) of the calls whose value nothing takes."""
+    text = unit.layout.parsable
+    for capture, member in (("dropped.call", False), ("dropped.member", True)):
+        for node in unit.nodes(capture):
+            start, end = node.byte_range
+            if start < end:
+                yield text[start:end].decode("utf-8", "replace"), member, start, end
+    for capture in ("dropped", "dropped.left"):
+        for node in unit.nodes(capture):
+            yield from _calls(node)
+
+
 def _is_local(unit: CFile, name: str, offset: int) -> bool:
     """Tell whether a name means a local pointer to a function."""
+    if name not in unit.declared:
+        return False
     owner = unit.function_at(offset)
     return owner is not None and name in unit.locals_of(owner)
 
 
-def _occurrences(code: bytes, owner: Function, names: frozenset[bytes]) -> dict[bytes, list[int]]:
-    """Return where names stand in a function, members of the same name left out."""
-    if not names:
-        return {}
-    found: dict[bytes, list[int]] = {}
-    for match in WORD.finditer(code, owner.start, owner.end):
-        if match[0] in names and not code[max(match.start() - 8, 0) : match.start()].rstrip().endswith((b".", b"->")):
-            found.setdefault(match[0], []).append(match.start())
-    return found
+def _occurrences(unit: CFile, owner: Function, name: bytes) -> list[int]:
+    """Return where a name stands in a function, members of the same name left out."""
+    code, places = unit.layout.code, unit.places(name, owner.start, owner.end)
+    return [place for place in places if not code[max(place - 8, 0) : place].rstrip().endswith((b".", b"->"))]
 
 
 def _unread(unit: CFile, uses: list[int], stores: frozenset[int], declared: int) -> Iterator[int]:
@@ -489,8 +511,7 @@ def _is_last(unit: CFile, uses: list[int]) -> bool:
 
 def _is_store(code: bytes, place: int) -> bool:
     """Tell whether a name is assigned to by a statement of its own, or declared with a value."""
-    after = re.compile(rb"\w+\s*+=(?!=)").match(code, place)
-    if after is None:
+    if ASSIGNED.match(code, place) is None:
         return False
     before = code[max(place - 60, 0) : place].rstrip()
     if before.endswith(b"*"):

@@ -26,6 +26,7 @@ ALLOCATION = frozenset(
     b"__builtin_alloca_with_align make_unique make_shared allocate_shared "
     b"_alloca _malloca _strdup _aligned_malloc _aligned_free _aligned_realloc".split()
 )
+ALLOCATORS = frozenset(name.decode() for name in ALLOCATION)
 ALWAYS_ALLOCATION = frozenset({"malloc", "calloc", "realloc", "free"})
 """Names that stay the allocator's, though the tree defines a function of that name for others to see."""
 MAKES = re.compile(rb"\b(make_unique|make_shared|allocate_shared)\s*+<")
@@ -84,12 +85,11 @@ class CCalls(Facts):
         unit = as_c(parsed)
         calls: dict[int, dict[tuple[str, int], None]] = {}
         allocations: dict[int, list[tuple[str, Place]]] = {}
-        for call in unit.calls:
-            owner = unit.function_at(call.start)
-            if owner is None or call.name in unit.locals_of(owner):
+        for call, owner in unit.calls_in_functions:
+            if call.name in unit.declared and call.name in unit.locals_of(owner):
                 continue
             calls.setdefault(owner.body, {})[_qualified(call), call.arguments] = None
-            if call.name.encode() in ALLOCATION and call.qualifier in {None, "", "std"}:
+            if call.name in ALLOCATORS and call.qualifier in {None, "", "std"}:
                 place = place_of(unit, call.start, call.start + len(call.name))
                 allocations.setdefault(owner.body, []).append((call.name, place))
         # One that is also a variable is a macro in one configuration, and in the next it calls nothing.
@@ -100,18 +100,18 @@ class CCalls(Facts):
         )
         for start, word in unit.words(constants):
             # A macro without parameters calls what its body calls, though no parenthesis follows its name.
-            owner = unit.function_at(start)
-            if owner is not None:
-                calls.setdefault(owner.body, {})[word, -1] = None
+            user = unit.function_at(start)
+            if user is not None:
+                calls.setdefault(user.body, {})[word, -1] = None
         for start, end, kind in _operators(unit):
-            owner = unit.function_at(start)
-            if owner is not None:
-                allocations.setdefault(owner.body, []).append((kind, place_of(unit, start, end)))
+            user = unit.function_at(start)
+            if user is not None:
+                allocations.setdefault(user.body, []).append((kind, place_of(unit, start, end)))
         lines: dict[str, int] = {}
         macros: dict[str, dict[tuple[str, int], None]] = {}
         for macro in unit.macros:
             if macro.calls:
-                lines.setdefault(macro.name, unit.region(macro.start, macro.start).start_line)
+                lines.setdefault(macro.name, unit.line_of(macro.start))
             for call in macro.calls:
                 # Definitions of one name under several conditions all count.
                 macros.setdefault(macro.name, {})[_qualified(call), call.arguments] = None
@@ -125,9 +125,9 @@ class CCalls(Facts):
                 (call.name, place_of(unit, call.start, call.start + len(call.name)))
                 for macro in unit.macros
                 for call in macro.calls
-                if call.name.encode() in ALLOCATION
+                if call.name in ALLOCATORS
             ),
-            unit.values & {function.name for function in unit.functions},
+            frozenset(name for name in {function.name for function in unit.functions} if unit.is_value(name)),
         )
         return msgspec.to_builtins(facts)
 
@@ -141,7 +141,7 @@ def _function_facts(
         function.static,
         function.parameters,
         place_of(unit, function.name_start, function.name_end),
-        unit.region(function.end, function.end).start_line,
+        unit.line_of(function.end),
         calls,
         tuple(sorted(allocations, key=lambda allocation: (allocation[1].line, allocation[1].column))),
     )
@@ -319,19 +319,16 @@ def as_c(parsed: ParsedFile) -> CFile:
 
 def calls_named(unit: CFile, names: frozenset[bytes]) -> Iterator[tuple[str, int]]:
     """Yield (name, offset) of live calls to `names`, in macro bodies too."""
-    for call in unit.calls:
-        if call.name.encode() in names:
-            yield call.name, call.start
-    for macro in unit.macros:
-        for call in macro.calls:
-            if call.name.encode() in names:
+    wanted = {name.decode() for name in names}
+    for calls in (unit.calls, *(macro.calls for macro in unit.macros)):
+        for call in calls:
+            if call.name in wanted:
                 yield call.name, call.start
 
 
 def place_of(unit: CFile, start: int, end: int) -> Place:
     """Return where the bytes `start` to `end` stand."""
-    region = unit.region(start, end)
-    return Place(region.start_line, region.start_column, region.end_line, region.end_column)
+    return Place(*unit.positions(start, end))
 
 
 def _near(one: str, other: str) -> int:
