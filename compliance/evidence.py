@@ -198,13 +198,17 @@ def _check_manifest(folder: Path, key: VerifyingKey | None) -> tuple[Check, Mani
         return Check(MANIFEST, False, "it names a file twice, or a file outside of the folder"), None
     if _encoded(manifest) != encoded:
         return Check(MANIFEST, False, "it is not spelled as this project spells it"), manifest
+    return _check_signature(folder, key, encoded), manifest
+
+
+def _check_signature(folder: Path, key: VerifyingKey | None, encoded: bytes) -> Check:
     try:
         signature = base64.b64decode(_read(folder / SIGNATURE, MAX_SIGNATURE_BYTES).strip(), validate=True)
     except (OSError, binascii.Error) as problem:
-        return Check(MANIFEST, False, f"its signature cannot be read: {_told(problem)}"), manifest
+        return Check(MANIFEST, False, f"its signature cannot be read: {_told(problem)}")
     if key is None or not key.verifies(signature, CONTEXT + encoded):
-        return Check(MANIFEST, False, UNSIGNED), manifest
-    return Check(MANIFEST, True), manifest
+        return Check(MANIFEST, False, UNSIGNED)
+    return Check(MANIFEST, True)
 
 
 def _check_signature_spelling(folder: Path) -> Check:

@@ -16,7 +16,7 @@ import msgspec
 
 from detectors.model import FunctionSpan, LocatedFinding, RunRecord
 
-__all__ = ["RULES", "RuleScore", "Score", "score_of"]
+__all__ = ["DETECTORS", "RULES", "RuleScore", "Score", "score_of"]
 
 RULES = tuple(f"R{number}" for number in range(1, 11))
 OF_FILES = frozenset({"R5", "R8", "R10"})
@@ -24,6 +24,8 @@ OF_FUNCTIONS = frozenset({"R4"})
 RULE_ID = re.compile(r"P10-(R\d+)-")
 WARNERS = {"c": ("compiler-warnings",), "cpp": ("compiler-warnings",), "python": ("ruff", "mypy")}
 """The detectors that speak for rule 10, by language."""
+DETECTORS = ("power-of-ten-c", "power-of-ten-python", *sorted({name for names in WARNERS.values() for name in names}))
+"""Whose findings are scored."""
 FEWEST_RULES = 5
 TOP_LEVEL = -1
 """Stands for a file's code outside of functions."""

@@ -160,14 +160,14 @@ def comply_command(  # noqa: PLR0917  # one parameter an option is how typer dec
 
     Exit codes: 0 done, 1 under --fail-under, 2 usage, 3 internal failure, 4 not whole, 130 interrupted.
     """
-    from compliance.score import score_of
+    from compliance.score import DETECTORS, score_of
     from deployments.settings import Settings
     from detectors.model import FunctionSpan
     from detectors.scan import Scan, ScanOptions
 
     options = ScanOptions(
-        paths=tuple(paths), detectors=("power-of-ten-c", "power-of-ten-python"), cache=Settings.read(cache).cache,
-        exclude=tuple(exclude or ()), settings=_rule_settings(paths, config, trust_tree),
+        paths=tuple(paths), detectors=DETECTORS, cache=Settings.read(cache).cache, exclude=tuple(exclude or ()),
+        settings=_rule_settings(paths, config, trust_tree),
     )  # fmt: skip
     with _progress() as progress, Scan(options, progress) as scan:
         run = scan.run()

@@ -16,6 +16,7 @@ import hashlib
 import itertools
 import platform
 import re
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,7 @@ from typing import Literal
 import msgspec
 
 from detectors.model import Digest, Language
+from detectors.parsing import decode
 
 __all__ = [
     "Closure",
@@ -48,13 +50,16 @@ INCLUDE = re.compile(
     re.MULTILINE,
 )
 ASKED = re.compile(rb"__has_(?:include|include_next|embed)\s*\(\s*(?:\"(?P<quoted>[^\"\n]+)\"|<(?P<angled>[^>\n]+)>)")
-MODULE = rb"\.*[ \t]*[\w.]*"
+MODULE = r"(?:\.[ \t]*)*(?:\w+[ \t]*(?:\.[ \t]*\w+[ \t]*)*)?"
 IMPORT = re.compile(
-    rb"(?:^|;|:)[ \t]*(?:from[ \t]+(?P<base>" + MODULE + rb")\s*\bimport\b[ \t]*(?P<names>\([^)]*\)|[^\n;#]*)"
-    rb"|import[ \t]+(?P<modules>[^\n;#]+))",
+    r"(?:^|[;:])[ \t\f]*(?:from\b[ \t]*(?P<base>" + MODULE + r")\bimport\b[ \t]*"
+    r"(?P<names>\((?:[^()#]|#[^\n]*)*|[^\n;#]*)"
+    r"|import[ \t]+(?P<modules>[^\n;#]+))",
     re.MULTILINE,
 )
-NAME = re.compile(rb"[\w.]+")
+NAME = re.compile(r"[\w.]+")
+COMMENT = re.compile(r"#[^\n]*")
+BLANKS = re.compile(r"[ \t\f]*\.[ \t\f]*|^[ \t\f]+|[ \t\f]+$")
 
 
 class Context(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,7 +81,7 @@ class Closure(msgspec.Struct, frozen=True):
     files: tuple[str, ...] = ()
     """Report paths of the other files that are reached, sorted."""
     missing: tuple[str, ...] = ()
-    """Names that the tree does not hold, with the stat of the system's file where there is one, sorted."""
+    """Names of headers that the tree does not hold, with the stat of the system's file where there is one, sorted."""
     context: Context = Context()
     outside: str = ""
     """A name that leads out of the tree: what it holds is neither known nor to be shown."""
@@ -261,35 +266,51 @@ class ImportClosures:
     def __init__(self, paths: Iterable[str], refer: Callable[[str], References]) -> None:
         self._paths = frozenset(paths)
         self._refer = refer
-        self.bases = _import_bases(self._paths)
+        self._direct: dict[str, tuple[str, ...]] = {}
+        names = _names_below(self._paths)
+        self.bases = _import_bases(self._paths, names)
         """Folders below which modules have their names; no two files have one name."""
         self._bases_of: dict[str, list[str]] = {}
         for base in self.bases:
-            for name in _names_below(self._paths).get(base, ()):
+            for name in names.get(base, ()):
                 self._bases_of.setdefault(name, []).append(base)
+        self._first_below: dict[str, str] = {}
+        for path in sorted(self._paths, reverse=True):
+            self._first_below.update(dict.fromkeys(_folders_above(path), path))
 
     def of_all(self, units: Mapping[str, Language]) -> dict[str, Closure]:
         """Return the closures of modules: every module that each reaches, and their packages."""
         return {path: self._of(path) for path in units}
 
     def _of(self, path: str) -> Closure:
-        found: set[str] = set()
-        missing: set[str] = set()
+        found = {path}
         waiting = [path]
         # Every module is entered once.
         while waiting:  # p10: bounded by the files of the tree
-            importer = waiting.pop()
-            reached = self._package_of(importer)
-            for reference in self._refer(importer):
-                files = self._resolve(reference, importer)
-                if not files:
-                    missing.add(reference)
-                reached += files
-            for file in reached:
-                if file not in found and file != path:
-                    found.add(file)
-                    waiting.append(file)
-        return Closure(tuple(sorted(found)), tuple(sorted(missing)), Context(search=self.bases))
+            new = [file for file in self._reached_from(waiting.pop()) if file not in found]
+            found.update(new)
+            waiting += new
+        found.remove(path)
+        return Closure(tuple(sorted(found)), (), Context(search=self.bases))
+
+    def _reached_from(self, path: str) -> tuple[str, ...]:
+        """Return the files that decide what one module is, and what its imports mean."""
+        known = self._direct.get(path)
+        if known is None:
+            reached = self._namesakes(path)
+            for folder in _folders_above(path):
+                reached += self._files(_below(folder, "__init__"))
+            for reference in self._refer(path):
+                reached += self._resolve(reference, path)
+            known = self._direct[path] = tuple(dict.fromkeys(reached))
+        return known
+
+    def _namesakes(self, path: str) -> list[str]:
+        """Return the files that an import of the module's name may mean: its stub, a package beside it."""
+        folder, stem = path.rpartition("/")[0], _stem(path)
+        if stem == "__init__" and folder:
+            folder, _, stem = folder.rpartition("/")
+        return self._walk(folder, [stem])
 
     def _resolve(self, reference: str, importer: str) -> list[str]:
         name = reference.lstrip(".")
@@ -306,17 +327,16 @@ class ImportClosures:
     def _walk(self, folder: str, parts: Sequence[str]) -> list[str]:
         """Return the files that `folder` and each of `parts` below it mean: packages on the way, then the module."""
         reached = self._files(_below(folder, "__init__"))
+        deepest = ""
         for part in parts:
             folder = _below(folder, part)
-            reached += [*self._files(folder), *self._files(_below(folder, "__init__"))]
+            for stem in (folder, f"{folder}/__init__", f"{folder}-stubs/__init__"):
+                reached += self._files(stem)
+            deepest = folder if folder in self._first_below else deepest
+        # A folder is a module by itself (PEP 420), so it must be there, whoever else is looked at.
+        if deepest and not any(file.startswith(f"{deepest}/") for file in reached):
+            reached.append(self._first_below[deepest])
         return reached
-
-    def _package_of(self, path: str) -> list[str]:
-        """Return the `__init__` that runs before a module: its folder's, for an `__init__` that of the one above."""
-        folder = path.rpartition("/")[0]
-        if _stem(path) == "__init__":
-            folder = folder.rpartition("/")[0]
-        return self._files(_below(folder, "__init__"))
 
     def _files(self, stem: str) -> list[str]:
         return [path for path in (f"{stem}.py", f"{stem}.pyi") if path in self._paths]
@@ -342,24 +362,30 @@ def _reference(match: re.Match[bytes], otherwise: str) -> Iterator[str]:
 
 
 def _imports(data: bytes) -> Iterator[str]:
-    text = data.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ")
+    text = decode(data, "python").replace("\r\n", "\n").replace("\r", "\n").replace("\\\n", " ")
     for match in IMPORT.finditer(text):
         if match["modules"]:
-            for item in match["modules"].split(b","):
-                if name := NAME.match(item.strip()):
-                    yield name[0].decode("utf-8", "replace")
+            yield from filter(None, map(_module_name, match["modules"].split(",")))
             continue
-        base = match["base"].replace(b" ", b"").replace(b"\t", b"").decode("utf-8", "replace")
-        if base:
-            yield base
-        names = re.sub(rb"#[^\n]*", b"", match["names"]).strip(b"() \t\r\n")
-        for item in names.split(b","):
+        base = _module_name(match["base"], dots_only=True)
+        if not base:
+            continue
+        yield base
+        for item in COMMENT.sub("", match["names"]).strip("( \t\f\n").split(","):
             # What is imported from a package may be a module of it.
-            if (name := NAME.match(item.strip())) and base:
-                yield f"{base}{'' if base.endswith('.') else '.'}{name[0].decode('utf-8', 'replace')}"
+            if name := _module_name(item.strip()):
+                yield f"{base}{'' if base.endswith('.') else '.'}{name}"
 
 
-def _import_bases(paths: frozenset[str]) -> tuple[str, ...]:
+def _module_name(text: str, *, dots_only: bool = False) -> str:
+    """Return the dotted name at the start of an item of an import, as Python compares names (NFKC)."""
+    name = NAME.match(BLANKS.sub(lambda match: "." if "." in match[0] else "", text))
+    if name is None or (not dots_only and not name[0].strip(".")):
+        return ""
+    return unicodedata.normalize("NFKC", name[0])
+
+
+def _import_bases(paths: frozenset[str], below: Mapping[str, set[str]]) -> tuple[str, ...]:
     """
     Return the folders below which modules are named, deepest first.
 
@@ -367,7 +393,6 @@ def _import_bases(paths: frozenset[str]) -> tuple[str, ...]:
     would then have one name: the later folder's files are named from a base above it.
     """
     packages = {path.rpartition("/")[0] for path in paths if _stem(path) == "__init__"}
-    below = _names_below(paths)
     bases = {""}
     taken = set(below.get("", ()))
     for folder in sorted({path.rpartition("/")[0] for path in paths}, key=lambda name: (name.count("/"), name)):
@@ -391,6 +416,14 @@ def _names_below(paths: Iterable[str]) -> dict[str, set[str]]:
             folder, _, name = folder.rpartition("/")
             below.setdefault(folder, set()).add(name)
     return below
+
+
+def _folders_above(path: str) -> Iterator[str]:
+    """Yield the folders that hold a file, the nearest first, without the root."""
+    folder = path.rpartition("/")[0]
+    while folder:  # p10: bounded by the depth of the path
+        yield folder
+        folder = folder.rpartition("/")[0]
 
 
 def _below(folder: str, name: str) -> str:

@@ -93,11 +93,12 @@ def applied(
             if (owner == detector or detector in speakers) and _speaks_of(item, rule, finding.region.start_line)
         )
         owner, marker = next(((owner, item) for owner, item in asked if _good(item, today)), ("", None))
-        if marker is not None:
-            used.add((path, owner, marker))
-            excuse = Suppression(marker.text, marker.reason, marker.owner, marker.until)
-            finding = msgspec.structs.replace(finding, suppression=excuse)  # noqa: PLW2901  # the same finding, marked
-        yield path, detector, finding
+        if marker is None:
+            yield path, detector, finding
+            continue
+        used.add((path, owner, marker))
+        excuse = Suppression(marker.text, marker.reason, marker.owner, marker.until)
+        yield path, detector, msgspec.structs.replace(finding, suppression=excuse)
     for (path, detector), listed in markers.items():
         for marker in listed:
             told = _told(marker, today, used=(path, detector, marker) in used, ran=ran.get(detector, frozenset()))

@@ -31,7 +31,7 @@ from detectors.snapshot import Snapshot, read_verified
 
 __all__ = ["NO_CLOSURE", "ClosureDigest", "TreeClosures"]
 
-FORMAT = 1
+FORMAT = 2
 """Of what is stored; a change of what is read from a file needs another."""
 
 

@@ -251,8 +251,10 @@ def _always_plain(test: ast.expr) -> bool:
         return any(isinstance(part, ast.Constant) and part.value for part in test.values)
     if isinstance(test, (ast.Lambda, ast.GeneratorExp)):
         return True
-    if not isinstance(test, ast.Compare) or len(test.ops) != 1:
-        return False
+    return isinstance(test, ast.Compare) and len(test.ops) == 1 and _always_holds(test)
+
+
+def _always_holds(test: ast.Compare) -> bool:
     left, operator, right = test.left, test.ops[0], test.comparators[0]
     if isinstance(operator, ast.GtE) and getattr(getattr(left, "func", None), "id", "") == "len":
         return isinstance(right, ast.Constant) and right.value == 0

@@ -131,3 +131,14 @@ def test_the_command_prints_the_score_and_keeps_its_exit_codes(
     assert told["rules"]["R1"]["violations"] == 1
     assert pool_command(*base, "--fail-under", "50").returncode == 0
     assert pool_command("comply", tmp_path / "missing").returncode == 2
+
+
+def test_the_command_asks_those_that_speak_for_rule_ten(pool_command: Callable[..., Any], tmp_path: Path) -> None:
+    """Without ruff and mypy there is no score of rule 10 for Python."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "kept.py").write_text("def kept(n: int) -> int:\n    return n\n")
+    (tmp_path / "tree" / "broken.py").write_text("import kept\n\nkept.kept('')\n")
+
+    told = json.loads(pool_command("comply", tmp_path / "tree", "--cache", tmp_path / "cache", "--json").stdout)
+
+    assert (told["rules"]["R10"]["checked"], told["rules"]["R10"]["violations"]) == (2, 1)

@@ -139,7 +139,9 @@ def _answers(
     language: str, root: Path, cases: list[Case], prefix: str, include: tuple[str, ...], cache: Path | None
 ) -> Iterator[tuple[Case, str | None]]:
     installed = {detector.name for detector in discover()}
-    names = tuple(name for name in DETECTORS if name in installed)
+    # Tools take seconds to start: only where a case asks for them.
+    wanted = {name for case in cases for name in _speakers(case.rule, language)}
+    names = tuple(name for name in DETECTORS if name in installed & wanted)
     record = scan(ScanOptions((root,), detectors=names, cache=cache, include=include, ignore=False))
     reported: Answers = defaultdict(set)
     for located in record.findings:

@@ -16,7 +16,7 @@ PYTHON = (
 COMPLEX = "int g(int a)\n{\n" + "".join(f"    if (a == {n}) a++;\n" for n in range(20)) + "    return a;\n}\n"
 C = "#include <string.h>\nvoid copy(char *to, const char *from)\n{\n    strcpy(to, from);\n}\n" + COMPLEX
 KEY = 'aws = "AKIAIOSFODNN7EXAMPLF"\n'
-TOOLS = "ruff,bandit,flawfinder,lizard,detect-secrets"
+TOOLS = "ruff,bandit,flawfinder,lizard,detect-secrets,mypy"
 
 
 @pytest.fixture
@@ -39,11 +39,19 @@ def _plant(tree: Path, marker: Path) -> None:
     """Write every configuration, baseline, plugin and hook that a tool looks for."""
     evil = f"open({str(marker)!r}, 'a').write(__name__)\n"
     files = {
-        "pyproject.toml": '[tool.ruff]\nexclude = ["**"]\n[tool.ruff.lint]\nignore = ["ALL"]\n[tool.bandit]\nexclude_dirs = ["."]\n',
+        "pyproject.toml": '[tool.ruff]\nexclude = ["**"]\n[tool.ruff.lint]\nignore = ["ALL"]\n[tool.bandit]\nexclude_dirs = ["."]\n'
+        '[tool.mypy]\nignore_errors = true\nplugins = ["plugin.py"]\n',
+        "mypy.ini": "[mypy]\nplugins = ./plugin.py\nignore_errors = True\nexclude = .*\n",
+        ".mypy.ini": "[mypy]\nplugins = ./plugin.py\nignore_errors = True\n",
+        "mypy.py": evil,
+        "mypy_build.py": evil,
+        "builtins.pyi": "def __getattr__(name): ...\n",
+        "typing.py": evil,
+        "subprocess.py": evil,
         "ruff.toml": 'exclude = ["**"]\n[lint]\nignore = ["ALL"]\n',
         ".ruff.toml": 'exclude = ["**"]\n',
         ".bandit": "[bandit]\nexclude = /\nskips = B602,B404\n",
-        "setup.cfg": "[bandit]\nskips = B602\n[flake8]\nignore = E,F\n",
+        "setup.cfg": "[bandit]\nskips = B602\n[flake8]\nignore = E,F\n[mypy]\nignore_errors = True\n",
         "tox.ini": "[bandit]\nskips = B602\n",
         "whitelizer.txt": "g\n",
         ".lizard": "-C 1000\n",
@@ -119,6 +127,8 @@ def test_ignore_files_hide_openly_and_no_ignore_scans_what_they_hide(scan_json: 
         ("a.py", "import os\n", "# ruff: noqa\nimport os\n", "ruff/F401"),
         ("a.py", "import os\n", "# flake8: noqa: F401\nimport os\n", "ruff/F401"),
         ("a.py", "import os\n", "import os  # ruff: ignore[F401]\n", "ruff/F401"),
+        ("a.py", "def f(x):", "def f(x):  # type: ignore", "mypy/no-untyped-def"),
+        ("a.py", "import os\n", "# mypy: ignore-errors\nimport os\n", "mypy/no-untyped-def"),
         ("a.py", "shell=True)", "shell=True)  # nosec", "bandit/B602"),
         ("a.py", "shell=True)", "shell=True)  # nosec B602", "bandit/B602"),
         ("a.c", "from);", "from); /* Flawfinder: ignore */", "flawfinder/strcpy"),
