@@ -27,14 +27,14 @@ MAX_PARTS = 200
 MAX_EXPANSIONS = 20
 RESULT_MATTERS = frozenset(
     b"accept access aligned_alloc at_quick_exit atexit bind bsearch calloc chdir chmod chown clock clock_gettime "
-    b"close closedir cnd_broadcast cnd_init cnd_signal cnd_timedwait cnd_wait connect creat dup dup2 execl execle "
-    b"execlp execv execve execvp fchmod fchown fclose fcntl fdopen fflush fgetc fgetpos fgets fgetwc fileno fopen "
-    b"fopen_s fork fread freopen fscanf fseek fseeko fsetpos fstat fsync ftell ftruncate fwrite fwscanf getc "
-    b"getchar getcwd getenv gethostname getline getpeername getrlimit gets_s getsockname getsockopt gettimeofday "
-    b"getwc getwchar gmtime ioctl kill link listen localtime lseek lstat malloc mbstowcs mbtowc memchr mkdir "
-    b"mkdtemp mkfifo mkstemp mktime mlock mmap mprotect msync mtx_init mtx_lock mtx_timedlock mtx_trylock "
-    b"mtx_unlock munmap nanosleep open openat opendir pclose pipe pipe2 poll popen posix_memalign pread "
-    b"pthread_attr_destroy pthread_attr_init pthread_attr_setstacksize pthread_barrier_destroy "
+    b"close closedir cnd_broadcast cnd_init cnd_signal cnd_timedwait cnd_wait connect creat dlclose dlopen dlsym "
+    b"dup dup2 execl execle execlp execv execve execvp fchmod fchown fclose fcntl fdopen fflush fgetc fgetpos "
+    b"fgets fgetwc fileno fopen fopen_s fork fread freopen fscanf fseek fseeko fsetpos fstat fsync ftell ftruncate "
+    b"fwrite fwscanf getc getchar getcwd getenv gethostname getline getpeername getrlimit gets_s getsockname "
+    b"getsockopt gettimeofday getwc getwchar gmtime ioctl kill link listen localtime lseek lstat malloc mbstowcs "
+    b"mbtowc memchr mkdir mkdtemp mkfifo mkstemp mktime mlock mmap mprotect msync mtx_init mtx_lock mtx_timedlock "
+    b"mtx_trylock mtx_unlock munmap nanosleep open openat opendir pclose pipe pipe2 poll popen posix_memalign "
+    b"pread pthread_attr_destroy pthread_attr_init pthread_attr_setstacksize pthread_barrier_destroy "
     b"pthread_barrier_init pthread_cancel pthread_cond_broadcast pthread_cond_destroy pthread_cond_init "
     b"pthread_cond_signal pthread_cond_timedwait pthread_cond_wait pthread_condattr_destroy pthread_condattr_init "
     b"pthread_condattr_setclock pthread_create pthread_detach pthread_join pthread_key_create pthread_key_delete "
@@ -65,7 +65,9 @@ VOID = re.compile(rb"\bvoid\b")
 STORED = re.compile(rb"\b([A-Za-z_]\w*+)\s*+=(?!=)\s*+(?:\([\w\s*]*+\)\s*+)?(?!sizeof\b)[A-Za-z_]\w*+\s*+\(")
 LAST_OF_A_VALUE = re.compile(rb";?\s*+\}\s*+\)")
 """Ends a GNU expression of statements, whose value is that of the last."""
-HEAD_OR_BRANCH = re.compile(rb"\b(?:(?:if|while|for|switch)\s*+\((?:[^()]|\((?:[^()]|\([^()]*+\))*+\))*+\)|else|do)\Z")
+HEAD_OR_BRANCH = re.compile(
+    rb"\b(?:(?:if|while|for|switch)\s*+\((?:[^()]|\((?:[^()]|\([^()]*+\))*+\))*+\)|else|do|case\b[^;{}?]*:|default\s*+:)\Z"
+)
 JUMPS_BACK = re.compile(rb"\b(?:for|while|do|goto)\b")
 BRANCHES = re.compile(rb"[{}:?]|\b(?:if|else|while|for|do|switch|goto|return)\b|&&|\|\|")
 STARTS_A_STATEMENT = (b";", b"{", b"}", b":", b"")
@@ -110,7 +112,8 @@ class CResults(Facts):
             (name, member, place_of(unit, start, end))
             for node in (*unit.nodes("dropped"), *unit.nodes("dropped.left"))
             for name, member, start, end in _calls(node)
-            if member or not _is_local(unit, name, start)
+            # Outside of functions it is a declaration that the parser could not make out.
+            if unit.in_function(start) and (member or not _is_local(unit, name, start))
         ) + tuple(
             (call.name, False, place_of(unit, call.start, call.start + len(call.name)))
             for text, macro in zip(unit.layout.macros, unit.macros, strict=True)
@@ -217,6 +220,8 @@ int save(int);
 #define SAVE(x) save(x)
 #define FAIL(x) do { if (x) save(x); } while (0)  // expect: P10-R7-unchecked-result
 #define TWICE(x) log_it(x); save(x)  // expect: P10-R7-unchecked-result
+#define CASE(x) case x: save(x); break;  // expect: P10-R7-unchecked-result
+API kind_t kind(struct ops *o);
 #define VALUE(x) ({ (void) save(1); save(x); })
 struct ops { int (*send)(int); void (*stop)(void); };
 // file: a.c
