@@ -25,6 +25,10 @@ __all__ = ["CResults", "CUncheckedPrint", "CUncheckedResult", "CUnreadResult"]
 MAX_PARTS = 200
 """Nodes of one expression statement that are looked at."""
 MAX_EXPANSIONS = 20
+MAX_BEFORE = 400
+"""Bytes around a call in a macro that tell whether it is a statement."""
+MAX_ARGUMENTS = 4_000
+"""Bytes of its arguments."""
 RESULT_MATTERS = frozenset(
     b"accept access aligned_alloc at_quick_exit atexit bind bsearch calloc chdir chmod chown clock clock_gettime "
     b"close closedir cnd_broadcast cnd_init cnd_signal cnd_timedwait cnd_wait connect creat dlclose dlopen dlsym "
@@ -341,13 +345,14 @@ int last(int n)
         own = {(unit.function_at(o.start), o.name): o for o in unit.objects}
         for owner, names in stores.items():
             hides = _hides_reads(unit, owner)
+            straight = _is_straight(unit, owner)
             for name, found in _occurrences(code, owner, frozenset(names) - macros).items():
                 declared = own.get((owner, name))
                 if declared is None or declared.specifiers & {b"static", b"volatile", b"extern"}:
                     continue
                 if hides and all(_is_store(code, place) for place in found if place != declared.start):
                     continue
-                for start in _unread(unit, found, frozenset(names[name]), declared.start):
+                for start in _unread(unit, found, frozenset(names[name]), declared.start, straight):
                     message = f"{name.decode('utf-8', 'replace')} holds a result that nothing looks at"
                     yield self.finding(unit.region(start, start + len(name)), message)
 
@@ -417,9 +422,9 @@ def _calls(node: Node) -> Iterator[tuple[str, bool, int, int]]:
 
 def _is_dropped(body: bytes, start: int, end: int) -> bool:
     """Tell whether a call in a macro's body is a statement; the whole of a body is what its use makes of it."""
-    before = body[:start].rstrip()
-    last = closing(body, body.find(b"(", end))
-    after = body[last + 1 :].lstrip() if last is not None else b""
+    before = body[max(start - MAX_BEFORE, 0) : start].rstrip()
+    last = closing(body, body.find(b"(", end), end + MAX_ARGUMENTS)
+    after = body[last + 1 : last + MAX_BEFORE].lstrip() if last is not None else b""
     if last is None or LAST_OF_A_VALUE.match(after):
         return False
     if before.endswith((b";", b"{", b"}")):
@@ -447,14 +452,15 @@ def _occurrences(code: bytes, owner: Function, names: frozenset[bytes]) -> dict[
     return found
 
 
-def _unread(unit: CFile, uses: list[int], stores: frozenset[int], declared: int) -> Iterator[int]:
+def _unread(unit: CFile, uses: list[int], stores: frozenset[int], declared: int, straight: bool) -> Iterator[int]:
     """Yield the stores of a result that no read follows: none at all, or an overwrite at once."""
     code = unit.layout.code
     reads = [place for place in uses if place != declared and not _is_store(code, place)]
     if not reads:
         yield from sorted(stores)
         return
-    if uses[-1] in stores and _is_store(code, uses[-1]) and _is_last(unit, uses):
+    taken = any(code[max(place - 8, 0) : place].rstrip().endswith(b"&") for place in uses)
+    if straight and not taken and uses[-1] in stores and _is_store(code, uses[-1]):
         yield uses[-1]
     for place, (here, after) in enumerate(itertools.pairwise(uses)):
         if here in stores and _is_store(code, after) and after != declared:
@@ -467,15 +473,10 @@ def _unread(unit: CFile, uses: list[int], stores: frozenset[int], declared: int)
                 yield here
 
 
-def _is_last(unit: CFile, uses: list[int]) -> bool:
-    """Tell whether nothing can read what the last use stores: no loop or jump leads back, nobody has the address."""
-    code, last = unit.layout.code, uses[-1]
-    owner = unit.function_at(last)
-    if owner is None or code.find(b";", last) < 0:
-        return False
-    taken = any(code[max(place - 8, 0) : place].rstrip().endswith(b"&") for place in uses)
-    back = JUMPS_BACK.search(code, owner.body, owner.end)
-    return not taken and back is None and not unit.has_directive(owner.body, owner.end)
+def _is_straight(unit: CFile, owner: Function) -> bool:
+    """Tell whether no loop, jump or branch of the preprocessor leads back, so that the last in the text is the last."""
+    back = JUMPS_BACK.search(unit.layout.code, owner.body, owner.end)
+    return back is None and not unit.has_directive(owner.body, owner.end)
 
 
 def _is_store(code: bytes, place: int) -> bool:
