@@ -47,7 +47,7 @@ STAYS = frozenset((b"static", b"extern", b"thread_local", b"_Thread_local", b"vo
 ENDS_A_MEMBER_ACCESS = frozenset((b".", b">", b" ", b"\t", b"\n", b"\r", b"\v", b"\f"))
 MAX_CLIMB = 1_000
 MAX_SPACE = 4_000
-"""Bytes of comment, blanked, between two statements."""
+"""Bytes of comment, blanked, between two statements, and of a value that is assigned."""
 
 
 class CInnerScope(FileRule):
@@ -425,7 +425,7 @@ def _overwrites(code: bytes, local: Object, uses: Sequence[int]) -> bool:
     if before.endswith((b";", b"{", b"}")):
         end = code.find(b";", first)
     elif before.endswith(b"(") and HEAD.search(before[-80:]):
-        end = closing(code, code.rfind(b"(", 0, first)) or len(code)
+        end = closing(code, code.rfind(b"(", 0, first), first + MAX_SPACE) or len(code)
     else:
         return False
     return len(uses) == 1 or uses[1] > end

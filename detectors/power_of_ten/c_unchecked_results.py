@@ -26,16 +26,20 @@ __all__ = ["CResults", "CUncheckedPrint", "CUncheckedResult", "CUnreadResult"]
 MAX_PARTS = 200
 """Nodes of one expression statement that are looked at."""
 MAX_EXPANSIONS = 20
+MAX_BEFORE = 400
+"""Bytes around a call in a macro that tell whether it is a statement."""
+MAX_ARGUMENTS = 4_000
+"""Bytes of its arguments."""
 RESULT_MATTERS = frozenset(
     b"accept access aligned_alloc at_quick_exit atexit bind bsearch calloc chdir chmod chown clock clock_gettime "
-    b"close closedir cnd_broadcast cnd_init cnd_signal cnd_timedwait cnd_wait connect creat dup dup2 execl execle "
-    b"execlp execv execve execvp fchmod fchown fclose fcntl fdopen fflush fgetc fgetpos fgets fgetwc fileno fopen "
-    b"fopen_s fork fread freopen fscanf fseek fseeko fsetpos fstat fsync ftell ftruncate fwrite fwscanf getc "
-    b"getchar getcwd getenv gethostname getline getpeername getrlimit gets_s getsockname getsockopt gettimeofday "
-    b"getwc getwchar gmtime ioctl kill link listen localtime lseek lstat malloc mbstowcs mbtowc memchr mkdir "
-    b"mkdtemp mkfifo mkstemp mktime mlock mmap mprotect msync mtx_init mtx_lock mtx_timedlock mtx_trylock "
-    b"mtx_unlock munmap nanosleep open openat opendir pclose pipe pipe2 poll popen posix_memalign pread "
-    b"pthread_attr_destroy pthread_attr_init pthread_attr_setstacksize pthread_barrier_destroy "
+    b"close closedir cnd_broadcast cnd_init cnd_signal cnd_timedwait cnd_wait connect creat dlclose dlopen dlsym "
+    b"dup dup2 execl execle execlp execv execve execvp fchmod fchown fclose fcntl fdopen fflush fgetc fgetpos "
+    b"fgets fgetwc fileno fopen fopen_s fork fread freopen fscanf fseek fseeko fsetpos fstat fsync ftell ftruncate "
+    b"fwrite fwscanf getc getchar getcwd getenv gethostname getline getpeername getrlimit gets_s getsockname "
+    b"getsockopt gettimeofday getwc getwchar gmtime ioctl kill link listen localtime lseek lstat malloc mbstowcs "
+    b"mbtowc memchr mkdir mkdtemp mkfifo mkstemp mktime mlock mmap mprotect msync mtx_init mtx_lock mtx_timedlock "
+    b"mtx_trylock mtx_unlock munmap nanosleep open openat opendir pclose pipe pipe2 poll popen posix_memalign "
+    b"pread pthread_attr_destroy pthread_attr_init pthread_attr_setstacksize pthread_barrier_destroy "
     b"pthread_barrier_init pthread_cancel pthread_cond_broadcast pthread_cond_destroy pthread_cond_init "
     b"pthread_cond_signal pthread_cond_timedwait pthread_cond_wait pthread_condattr_destroy pthread_condattr_init "
     b"pthread_condattr_setclock pthread_create pthread_detach pthread_join pthread_key_create pthread_key_delete "
@@ -68,7 +72,9 @@ MAX_TARGET = 400
 ASSIGNED = re.compile(rb"\w+\s*+=(?!=)")
 LAST_OF_A_VALUE = re.compile(rb";?\s*+\}\s*+\)")
 """Ends a GNU expression of statements, whose value is that of the last."""
-HEAD_OR_BRANCH = re.compile(rb"\b(?:(?:if|while|for|switch)\s*+\((?:[^()]|\((?:[^()]|\([^()]*+\))*+\))*+\)|else|do)\Z")
+HEAD_OR_BRANCH = re.compile(
+    rb"\b(?:(?:if|while|for|switch)\s*+\((?:[^()]|\((?:[^()]|\([^()]*+\))*+\))*+\)|else|do|case\b[^;{}?]*:|default\s*+:)\Z"
+)
 JUMPS_BACK = re.compile(rb"\b(?:for|while|do|goto)\b")
 BRANCHES = re.compile(rb"[{}:?]|\b(?:if|else|while|for|do|switch|goto|return)\b|&&|\|\|")
 STARTS_A_STATEMENT = (b";", b"{", b"}", b":", b"")
@@ -112,7 +118,8 @@ class CResults(Facts):
         dropped = tuple(
             (name, member, place_of(unit, start, end))
             for name, member, start, end in _dropped(unit)
-            if member or not _is_local(unit, name, start)
+            # Outside of functions it is a declaration that the parser could not make out.
+            if unit.in_function(start) and (member or not _is_local(unit, name, start))
         ) + tuple(
             (call.name, False, place_of(unit, call.start, call.start + len(call.name)))
             for text, macro in zip(unit.layout.macros, unit.macros, strict=True)
@@ -232,6 +239,8 @@ int save(int);
 #define SAVE(x) save(x)
 #define FAIL(x) do { if (x) save(x); } while (0)  // expect: P10-R7-unchecked-result
 #define TWICE(x) log_it(x); save(x)  // expect: P10-R7-unchecked-result
+#define CASE(x) case x: save(x); break;  // expect: P10-R7-unchecked-result
+API kind_t kind(struct ops *o);
 #define VALUE(x) ({ (void) save(1); save(x); })
 struct ops { int (*send)(int); void (*stop)(void); };
 // file: a.c
@@ -352,6 +361,7 @@ int last(int n)
         for owner in unit.functions:
             names = stores.get(owner.body, {})
             hides = bool(names) and _hides_reads(unit, owner)
+            straight = bool(names) and _is_straight(unit, owner)
             for name in names:
                 declared = own.get((owner.body, name))
                 if declared is None or name in macros or declared.specifiers & {b"static", b"volatile", b"extern"}:
@@ -359,7 +369,7 @@ int last(int n)
                 found = _occurrences(unit, owner, name)
                 if hides and all(_is_store(code, place) for place in found if place != declared.start):
                     continue
-                for start in _unread(unit, found, frozenset(names[name]), declared.start):
+                for start in _unread(unit, found, frozenset(names[name]), declared.start, straight):
                     message = f"{name.decode('utf-8', 'replace')} holds a result that nothing looks at"
                     yield self.finding(unit.region(start, start + len(name)), message)
 
@@ -438,9 +448,9 @@ def _calls(node: Node) -> Iterator[tuple[str, bool, int, int]]:
 
 def _is_dropped(body: bytes, start: int, end: int) -> bool:
     """Tell whether a call in a macro's body is a statement; the whole of a body is what its use makes of it."""
-    before = body[:start].rstrip()
-    last = closing(body, body.find(b"(", end))
-    after = body[last + 1 :].lstrip() if last is not None else b""
+    before = body[max(start - MAX_BEFORE, 0) : start].rstrip()
+    last = closing(body, body.find(b"(", end), end + MAX_ARGUMENTS)
+    after = body[last + 1 : last + MAX_BEFORE].lstrip() if last is not None else b""
     if last is None or LAST_OF_A_VALUE.match(after):
         return False
     if before.endswith((b";", b"{", b"}")):
@@ -478,14 +488,15 @@ def _occurrences(unit: CFile, owner: Function, name: bytes) -> list[int]:
     return [place for place in places if not code[max(place - 8, 0) : place].rstrip().endswith((b".", b"->"))]
 
 
-def _unread(unit: CFile, uses: list[int], stores: frozenset[int], declared: int) -> Iterator[int]:
+def _unread(unit: CFile, uses: list[int], stores: frozenset[int], declared: int, straight: bool) -> Iterator[int]:
     """Yield the stores of a result that no read follows: none at all, or an overwrite at once."""
     code = unit.layout.code
     reads = [place for place in uses if place != declared and not _is_store(code, place)]
     if not reads:
         yield from sorted(stores)
         return
-    if uses[-1] in stores and _is_store(code, uses[-1]) and _is_last(unit, uses):
+    taken = any(code[max(place - 8, 0) : place].rstrip().endswith(b"&") for place in uses)
+    if straight and not taken and uses[-1] in stores and _is_store(code, uses[-1]):
         yield uses[-1]
     for place, (here, after) in enumerate(itertools.pairwise(uses)):
         if here in stores and _is_store(code, after) and after != declared:
@@ -498,15 +509,10 @@ def _unread(unit: CFile, uses: list[int], stores: frozenset[int], declared: int)
                 yield here
 
 
-def _is_last(unit: CFile, uses: list[int]) -> bool:
-    """Tell whether nothing can read what the last use stores: no loop or jump leads back, nobody has the address."""
-    code, last = unit.layout.code, uses[-1]
-    owner = unit.function_at(last)
-    if owner is None or code.find(b";", last) < 0:
-        return False
-    taken = any(code[max(place - 8, 0) : place].rstrip().endswith(b"&") for place in uses)
-    back = JUMPS_BACK.search(code, owner.body, owner.end)
-    return not taken and back is None and not unit.has_directive(owner.body, owner.end)
+def _is_straight(unit: CFile, owner: Function) -> bool:
+    """Tell whether no loop, jump or branch of the preprocessor leads back, so that the last in the text is the last."""
+    back = JUMPS_BACK.search(unit.layout.code, owner.body, owner.end)
+    return back is None and not unit.has_directive(owner.body, owner.end)
 
 
 def _is_store(code: bytes, place: int) -> bool:
