@@ -249,13 +249,14 @@ class RuleGroup(Detector):
 
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Run every tree rule; see `TreeRule.check_tree`."""
-        shared = {need: SharedFacts(facts.get(need, {})) for rule in self.tree_rules for need in rule.needs}
         with collector_paused():
+            shared = {need: SharedFacts(facts.get(need, {})) for rule in self.tree_rules for need in rule.needs}
             found = [
                 item
                 for rule in self.tree_rules
                 for item in rule.check_tree({need: shared[need] for need in rule.needs})
             ]
+            shared.clear()  # so that the collector finds the findings only
         yield from found
 
     def code_files(self) -> Iterable[Path]:

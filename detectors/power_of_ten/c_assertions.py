@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -133,11 +134,13 @@ int second(int n) { static_assert(1, ""); return n > 3 ? 1 : 2; }
         for path, file in files.items():
             if path.endswith(HEADERS):
                 shared.update(file.macros)
+        # In files without macros of their own, a name means the same.
+        alike: dict[str, bool] = {}
         for path, file in files.items():
             if file.first is None:
                 continue
-            macros = {**shared, **file.macros}
-            known: dict[str, bool] = {}
+            known: dict[str, bool] = {} if file.macros else alike
+            macros = ChainMap(file.macros, shared) if file.macros else shared
             found = file.recovered + sum(
                 count for name, count in file.called.items() if self._is_assertion(name, macros, known)
             )

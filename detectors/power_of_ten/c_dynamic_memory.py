@@ -183,5 +183,8 @@ def _reached(graph: CallGraph, roots: set[int]) -> set[int]:
 def _initialises(name: str, settings: RuleSettings) -> bool:
     if name in settings.initialisation_functions:
         return True
+    lowered = name.lower()
+    if not any(word.lower() in lowered for word in settings.initialisation_words):
+        return False  # nearly all names, and cheap to tell
     words = {word.lower() for part in name.split("_") for word in WORD.findall(part)}
     return not words.isdisjoint(settings.initialisation_words)

@@ -156,7 +156,18 @@ class PythonCallGraph:
 
     def _resolved(self, path: str, target: Target) -> Iterator[tuple[str, int, bool]]:
         """Yield the functions and classes that a target means; True for an instance of the class."""
-        todo = list(self._start(path, target))
+        for state in self._start(path, target):
+            if state not in self._ends:
+                # Files that import the same ask for the same.
+                self._ends[state] = tuple(self._followed(state))
+            yield from self._ends[state]
+
+    @functools.cached_property
+    def _ends(self) -> dict[_State, tuple[tuple[str, int, bool], ...]]:
+        return {}
+
+    def _followed(self, start: _State) -> Iterator[tuple[str, int, bool]]:
+        todo = [start]
         seen: set[_State] = set()
         for _ in range(MAX_STEPS):
             if not todo:
