@@ -48,7 +48,7 @@ from detectors.model import (
     UnitRecord,
 )
 from detectors.parallel_executor import Backend, DaskBackend, InProcess, ParallelExecutor
-from detectors.parsing import MAX_PARSE_BYTES, ParsedFile
+from detectors.parsing import MAX_PARSE_BYTES, ParsedFile, collector_paused
 from detectors.ports import Progress, open_cluster
 from detectors.rule_settings import RuleSettings
 from detectors.tree_closures import NO_CLOSURE, TreeClosures
@@ -499,7 +499,8 @@ class Scan:
             packed = self._cache.facts([key])[key]["tree"]
             found = msgspec.msgpack.decode(packed, type=list[tuple[str, Finding]])
         else:
-            found = self._with_lines(group.check_tree(self._facts(units)))
+            with collector_paused():
+                found = self._with_lines(group.check_tree(self._facts(units)))
             answer = Analysed("", group.name, FileReport((), {"tree": msgspec.msgpack.encode(found)}), 0.0)
             self._cache.store(self.run_id, [(key, answer)])
         self._tree_findings += [(path, group.name, finding) for path, finding in found]
