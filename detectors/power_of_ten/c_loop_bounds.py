@@ -178,9 +178,6 @@ class _Loops:
         self.loops = loops
         self._writes: dict[bytes, list[_Write]] = {}
         self._leaving: list[int] = []
-        self._braces = [match.start() for match in BRACES.finditer(code)]
-        # One level up for each that opens, one down for each that closes: `_levels[n]` is behind n of them.
-        self._levels = [0, *itertools.accumulate(1 if code[place] == OPENING else -1 for place in self._braces)]
         self._known: dict[tuple[object, ...], bool] = {}
         self._small: dict[tuple[_Loop, bytes], bytes] = {}
         end = 0
@@ -317,6 +314,15 @@ class _Loops:
         for match in LABEL.finditer(self.code):
             found.setdefault(match[1], []).append(match.start())
         return found
+
+    @functools.cached_property
+    def _braces(self) -> list[int]:
+        return [match.start() for match in BRACES.finditer(self.code)]
+
+    @functools.cached_property
+    def _levels(self) -> list[int]:
+        """How many braces are open behind each number of braces."""
+        return [0, *itertools.accumulate(1 if self.code[place] == OPENING else -1 for place in self._braces)]
 
     def _is_direct(self, loop: _Loop, offset: int) -> bool:
         """Tell whether an offset lies in the body itself, not in a block within."""
