@@ -10,7 +10,7 @@ SCORE := 89
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed
+.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,6 +58,9 @@ scaling: $(STAMP) ## Measure how much faster a cold scan by the rules is with tw
 
 reduce-speed: $(STAMP) ## Measure the rules over the whole tree on the facts of 5,000 C files
 	$(BIN)/python -m benchmarks.reduce $(DEMO)/sources
+
+rule-growth: $(STAMP) ## Measure how the time of the C rules grows with the size of one file, by shape
+	$(BIN)/python -m benchmarks.rule_growth
 
 prove: $(STAMP) ## Run the full counts of tampered evidence, killed runs and mutated files (an hour or so)
 	$(BIN)/python -m tests.prove

@@ -52,7 +52,8 @@ class ParsedFile:
     @functools.cached_property
     def line_starts(self) -> Sequence[int]:
         """Offset in `source` of each line's first byte; lines end at `\\n` only, as compilers and editors count."""
-        return [0, *itertools.accumulate(len(line) + 1 for line in self.source.split(b"\n")[:-1])]
+        ends = list(itertools.accumulate(map(len, io.BytesIO(self.source)), initial=0))
+        return ends if self.source.endswith(b"\n") or not self.source else ends[:-1]
 
     @property
     def understood(self) -> float:

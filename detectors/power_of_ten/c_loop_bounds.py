@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import bisect
+import functools
+import itertools
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
@@ -39,6 +41,9 @@ DISTANCE = re.compile(rb"(" + PATH + rb")(?:\+\+|--)?\s*-\s*(" + PATH + rb")(?:\
 SIZE = re.compile(rb"\bsizeof\b\s*+(?:" + PATH + rb"|\([^()]*+\))")
 TRUE = frozenset((b"", b"1", b"true", b"TRUE", b"True", b"!0", b"1==1", b"0==0", b"!false", b"1u", b"1U"))
 FALSE = frozenset((b"0", b"false", b"FALSE", b"!1", b"!true"))
+BRACES = re.compile(rb"[{}]")
+OPENING = ord("{")
+LABEL = re.compile(rb"\b(\w+)\s*+:(?!:)")
 NUMBER = re.compile(rb"(?:0[xX][0-9a-fA-F']+|[0-9][0-9']*)[uUlLzZ]*\Z|'(?:\\.[^']*|[^'])'\Z")
 UNSIGNED = rb"\b(?:unsigned(?:\s+\w+)?|size_t|u?int(?:8|16|32|64|ptr|max)_t|uint\w*|u(?:8|16|32|64)|DWORD|UINT\w*)\s"
 SMALL = rb"\b(u?int(?:8|16)_t|unsigned char|signed char|unsigned short)\s"
@@ -173,6 +178,8 @@ class _Loops:
         self.loops = loops
         self._writes: dict[bytes, list[_Write]] = {}
         self._leaving: list[int] = []
+        self._known: dict[tuple[object, ...], bool] = {}
+        self._small: dict[tuple[_Loop, bytes], bytes] = {}
         end = 0
         for loop in loops:
             if loop.start >= end:
@@ -296,10 +303,33 @@ class _Loops:
             target = re.compile(rb"goto\s+(\w+)").match(self.code, offset)
             if target is None:
                 return True
-            label = re.compile(rb"\b" + target[1] + rb"\s*:(?!:)")
-            if label.search(self.code, loop.start, loop.end) is None:
+            labels = self._labels.get(target[1], ())
+            if bisect.bisect_left(labels, loop.start) == bisect.bisect_left(labels, loop.end):
                 return True
         return False
+
+    @functools.cached_property
+    def _labels(self) -> dict[bytes, list[int]]:
+        found: dict[bytes, list[int]] = {}
+        for match in LABEL.finditer(self.code):
+            found.setdefault(match[1], []).append(match.start())
+        return found
+
+    @functools.cached_property
+    def _braces(self) -> list[int]:
+        return [match.start() for match in BRACES.finditer(self.code)]
+
+    @functools.cached_property
+    def _levels(self) -> list[int]:
+        """How many braces are open behind each number of braces."""
+        return [0, *itertools.accumulate(1 if self.code[place] == OPENING else -1 for place in self._braces)]
+
+    def _is_direct(self, loop: _Loop, offset: int) -> bool:
+        """Tell whether an offset lies in the body itself, not in a block within."""
+        first = bisect.bisect_left(self._braces, loop.body)
+        last = max(bisect.bisect_left(self._braces, offset), first)
+        own = loop.body < offset and self.code.startswith(b"{", loop.body)
+        return self._levels[last] - self._levels[first] == (1 if own else 0)
 
     def _changes(self, path: bytes, start: int, end: int) -> Sequence[_Write]:
         writes = self._writes.get(path, ())
@@ -325,9 +355,14 @@ class _Loops:
 
     def _alters(self, prefix: bytes, path: bytes, loop: _Loop) -> bool:
         """Tell whether a pass writes to `prefix`, which is `path` or what it is a part of."""
-        writes = self._changes(prefix, self._start_of_passes(loop), loop.end)
-        # A structure that is handed to others by its address is taken to keep the member that limits the loop.
-        return any(write.operator != b"&" or prefix == path for write in writes)
+        if prefix not in self._writes:
+            return False
+        key = ("alters", loop, prefix, prefix == path)
+        if key not in self._known:
+            writes = self._changes(prefix, self._start_of_passes(loop), loop.end)
+            # A structure that is handed to others by its address is taken to keep the member that limits the loop.
+            self._known[key] = any(write.operator != b"&" or prefix == path for write in writes)
+        return self._known[key]
 
     def _changed_counter(self, loop: _Loop, condition: bytes) -> bytes | None:
         """Return the counter of a `for` that its body changes too."""
@@ -391,8 +426,15 @@ class _Loops:
 
     def _converges(self, loop: _Loop, path: bytes, operator: bytes) -> bool:
         """Tell whether a counter moves in every pass, in one direction, by steps that the loop does not change."""
-        first = self._start_of_passes(loop)
         path = SPACES.sub(b"", path)
+        key = ("converges", loop, path, operator)
+        if key not in self._known:
+            # Each of many guards may ask for the same counter.
+            self._known[key] = self._moves(loop, path, operator)
+        return self._known[key]
+
+    def _moves(self, loop: _Loop, path: bytes, operator: bytes) -> bool:
+        first = self._start_of_passes(loop)
         writes = self._changes(path, first, loop.end)
         if not writes or not any(self._in_every_pass(loop, path, write.offset) for write in writes):
             return False
@@ -437,14 +479,12 @@ class _Loops:
             return True  # in a clause of the loop itself
         if any(offset > leap and not self._steps_before(path, leap) for leap in loop.continues[:MAX_CONTINUES]):
             return False
-        inside = (
-            self.code[loop.body : offset]
-            if self.code[loop.body : loop.body + 1] == b"{"
-            else b"{" + self.code[loop.body : offset]
-        )
-        if inside.count(b"{") - inside.count(b"}") != 1:
+        if not self._is_direct(loop, offset):
             return False
-        statement = inside[max(inside.rfind(mark) for mark in (b";", b"{", b"}", b":")) + 1 :]
+        begin = loop.body
+        for mark in (b";", b"{", b"}", b":"):
+            begin = max(begin, self.code.rfind(mark, begin, offset) + 1)
+        statement = self.code[begin:offset]
         if CONDITIONAL.search(statement) is None:
             return b"&&" not in statement and b"||" not in statement and b"?" not in statement
         within = statement.count(b"(") - statement.count(b")")
@@ -452,7 +492,8 @@ class _Loops:
 
     def _steps_before(self, path: bytes, leap: int) -> bool:
         """Tell whether the block that ends in a `continue` moves the counter itself."""
-        opening = max(self.code.rfind(b"{", 0, leap), self.code.rfind(b"}", 0, leap))
+        nearest = max(leap - MAX_CONDITION, 0)
+        opening = max(self.code.rfind(b"{", nearest, leap), self.code.rfind(b"}", nearest, leap))
         return bool(self._changes(path, max(opening, leap - MAX_CONDITION), leap))
 
     def _is_guarded(self, loop: _Loop) -> bool:
@@ -462,8 +503,7 @@ class _Loops:
             if end is None:
                 continue
             text = self.code[opening + 1 : end]
-            depth = self.code[loop.body : opening]
-            if depth.count(b"{") - depth.count(b"}") != (1 if depth.startswith(b"{") else 0):
+            if not self._is_direct(loop, opening):
                 continue  # only what stands in the body itself is reached in every pass
             if LEAVES.search(_consequence(self.code, end + 1, loop.end)) is None:
                 continue
@@ -492,12 +532,15 @@ class _Loops:
         """Tell whether a small counter cannot reach a limit that is written out."""
         if WORD.fullmatch(left) is None or re.fullmatch(rb"[0-9]+", right) is None:
             return False
-        declared = re.compile(SMALL + rb"[^;(){}]*\b" + left + rb"\b")
-        found = declared.search(self.code, max(loop.start - 4_000, 0), loop.end)
-        if found is None:
+        if (loop, left) not in self._small:
+            declared = re.compile(SMALL + rb"[^;(){}]*\b" + left + rb"\b")
+            found = declared.search(self.code, max(loop.start - 4_000, 0), loop.end)
+            self._small[loop, left] = found[1] if found is not None else b""
+        kind = self._small[loop, left]
+        if not kind:
             return False
-        size = {b"8": 8, b"16": 16}.get(re.sub(rb"\D", b"", found[1]), 8 if found[1].endswith(b"char") else 16)
-        most = (1 << (size if found[1].startswith(b"u") else size - 1)) - 1
+        size = {b"8": 8, b"16": 16}.get(re.sub(rb"\D", b"", kind), 8 if kind.endswith(b"char") else 16)
+        most = (1 << (size if kind.startswith(b"u") else size - 1)) - 1
         return int(right) > most or (operator == b"<=" and int(right) == most)
 
     def _always_holds(self, left: bytes, operator: bytes, right: bytes, loop: _Loop) -> bool:
@@ -505,8 +548,11 @@ class _Loops:
         name = left if operator == b">=" else right
         if (right if operator == b">=" else left).strip() not in (b"0", b"0u", b"0U") or WORD.fullmatch(name) is None:
             return False
-        declared = re.compile(UNSIGNED + rb"[^;(){}]*\b" + name + rb"\b")
-        return declared.search(self.code, max(loop.start - 4_000, 0), loop.end) is not None
+        key = ("unsigned", loop, name)
+        if key not in self._known:
+            declared = re.compile(UNSIGNED + rb"[^;(){}]*\b" + name + rb"\b")
+            self._known[key] = declared.search(self.code, max(loop.start - 4_000, 0), loop.end) is not None
+        return self._known[key]
 
 
 def _leave(opened: list[tuple[int, _Loop | None]] | list[tuple[int, _Loop]], offset: int) -> None:

@@ -366,13 +366,12 @@ def _is_kept(code: bytes, offset: int) -> bool:
 
 
 def _movable(unit: CFile, local: Object) -> bool:
-    if local.in_head or local.specifiers & STAYS:
+    if local.in_head or not local.specifiers.isdisjoint(STAYS):
         return False
     code = unit.layout.code
     if INITIALISED.match(code, local.end) is not None and INITIAL.match(code, local.end) is None:
         return False
-    plain = local.pointer or PLAIN_TYPES.search(b" ".join(local.specifiers)) is not None
-    return unit.dialect == "c" or plain
+    return unit.dialect == "c" or local.pointer or PLAIN_TYPES.search(b" ".join(local.specifiers)) is not None
 
 
 def _uses(unit: CFile, candidates: Mapping[tuple[int, bytes], Object]) -> dict[tuple[int, bytes], list[int]]:
@@ -432,7 +431,11 @@ def _overwrites(code: bytes, local: Object, uses: Sequence[int]) -> bool:
 
 
 def _file_scope(unit: CFile) -> Iterator[tuple[Object, frozenset[str]]]:
-    """Yield the file's changeable static objects with the functions that use them; none where others may reach them."""
+    """
+    Yield the file's changeable static objects with the functions that use them; none where others may reach them.
+
+    Of more than two users not all are named.
+    """
     code = unit.layout.code
     candidates = {
         declared.name: declared
@@ -445,6 +448,8 @@ def _file_scope(unit: CFile) -> Iterator[tuple[Object, frozenset[str]]]:
     reached: set[bytes] = set()
     for offset, word in unit.words(names):
         name = word.encode()
+        if name in reached or len(users[name]) > 1:
+            continue  # whatever follows, it is not one function's
         declared = candidates[name]
         if offset == declared.start or _is_member(code, offset):
             continue

@@ -163,24 +163,28 @@ int f(struct s *p) { check(p); return p->x; }
 def _parameters(unit: CFile) -> dict[int, list[_Parameter]]:
     """Return the named parameters of each function, by the offset of its body."""
     functions = unit.functions
+    if not functions:
+        return {}
     ends = [function.name_end for function in functions]
     code = unit.layout.code
     found: dict[int, list[_Parameter]] = {}
     for node in unit.nodes("parameter"):
-        place = bisect.bisect_right(ends, node.start_byte) - 1
-        if place < 0 or node.start_byte >= functions[place].body:
+        start, end = node.byte_range
+        place = bisect.bisect_right(ends, start) - 1
+        if place < 0 or start >= functions[place].body:
             continue
         listed = found.setdefault(functions[place].body, [])
-        text = code[node.start_byte : node.end_byte]
+        text = code[start:end]
         words = WORD.findall(text)
         if b"(" in text or not words:
             listed.append(_Parameter(b"", len(listed), False))
             continue
-        pointer = node.type in ("pointer_declarator", "array_declarator")
-        name = words[0] if node.type == "array_declarator" else words[-1]
+        kind = node.type
+        pointer = kind in ("pointer_declarator", "array_declarator")
+        name = words[0] if kind == "array_declarator" else words[-1]
         if not pointer:
-            before = code[max(node.start_byte - 80, 0) : node.start_byte].rsplit(b",", 1)[-1].rsplit(b"(", 1)[-1]
-            if node.type != "identifier" or INTEGER.search(before) is None:
+            before = code[max(start - 80, 0) : start].rsplit(b",", 1)[-1].rsplit(b"(", 1)[-1]
+            if kind != "identifier" or INTEGER.search(before) is None:
                 name = b""
         listed.append(_Parameter(name, len(listed), pointer))
     return found
@@ -210,7 +214,7 @@ def _verdict(
     for start in unit.places(parameter.name, function.body, function.end):
         end = start + len(parameter.name)
         statement = code[statement_start(code, max(start - MAX_STATEMENT, function.body), start) : start]
-        if statement.endswith((b".", b"->")) or MEASURED.search(statement):
+        if statement.endswith((b".", b"->")) or (b"of" in statement and MEASURED.search(statement)):
             continue
         kind = _kind(parameter, statement, code[end : end + 40])
         if kind:
