@@ -8,7 +8,7 @@ JOBS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed test test-services prove check lint format lock clean
+.PHONY: help venv demo corpus rule-speed pool-overhead balance simulate test test-services prove check lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,16 @@ test-services: $(STAMP) ## Run the tests that need system packages (none do so f
 
 rule-speed: $(STAMP) ## Measure how fast the rules read, beside what only parses (after `make demo` or `make corpus`)
 	$(BIN)/python -m benchmarks.rule_speed $(DEMO)/sources
+
+pool-overhead: $(STAMP) ## Measure what the pool costs against bare processes; FULL=--full for the long counts
+	$(BIN)/python -m benchmarks.pool_overhead $(wildcard $(DEMO)/sources) $(FULL)
+
+balance: $(STAMP) ## Measure what learnt plans and work stealing bring, on real runs (after `make demo` or `make corpus`)
+	$(BIN)/python -m benchmarks.balance plans $(DEMO)/sources/psutil-7.2.2
+	$(BIN)/python -m benchmarks.balance stealing
+
+simulate: $(STAMP) ## Simulate the planner on 1,000 workers and 1,000,000 units; prints the table, draws docs/simulation.svg
+	$(BIN)/python -m benchmarks.simulation --full --curve docs/simulation.svg
 
 prove: $(STAMP) ## Run the full counts of tampered evidence, killed runs and mutated files (an hour or so)
 	$(BIN)/python -m tests.prove
