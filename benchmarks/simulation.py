@@ -360,7 +360,7 @@ def _table(
         f"{'workers':>8} {'machines':28} {'policy':8} {'batches':>8} {'again':>6} {'makespan s':>11} {'over bound':>10}"
     )
     curve: dict[str, list[tuple[int, float]]] = collections.defaultdict(list)
-    for workers in sorted({max(2, most // 100), max(4, most // 30), max(8, most // 10), max(16, most // 3), most}):
+    for workers in sorted({max(4, most // 30), max(8, most // 10), max(16, most // 3), most}, reverse=True):
         kinds = {"alike": Machines(workers)}
         if workers == most:
             kinds["5 % three times slower"] = Machines(workers, stragglers=0.05)

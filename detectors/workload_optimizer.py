@@ -243,8 +243,9 @@ class WorkloadOptimizer:
         batches: list[Batch] = []
         current: list[SourceFile] = []
         current_s = 0.0
-        # Batches of c seconds cost start * T / (workers * c) of start-ups, and leave some c / 2 to lose at the end.
-        least_s = math.sqrt(2 * start_s * remaining_s / max(workers, 1))
+        # Batches of c seconds cost start * T / (workers * c) of start-ups, and leave some c / 2 to lose at the end. A
+        # noisy history draws a start towards nothing; what the tool declares is then nearer to the truth.
+        least_s = math.sqrt(2 * max(start_s, limits.start_s) * remaining_s / max(workers, 1))
         least_s = min(least_s, remaining_s / max(workers, 1))
         # Small files are predicted worst: no worker gets more than its share of them, whatever they are said to take.
         most = min(limits.files, max(1, math.ceil(len(weighed) / (FILE_SHARES * max(workers, 1)))))
