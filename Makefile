@@ -10,7 +10,7 @@ SCORE := 89
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth
+.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead balance simulate
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,6 +61,16 @@ reduce-speed: $(STAMP) ## Measure the rules over the whole tree on the facts of 
 
 rule-growth: $(STAMP) ## Measure how the time of the C rules grows with the size of one file, by shape
 	$(BIN)/python -m benchmarks.rule_growth
+
+pool-overhead: $(STAMP) ## Measure what the pool costs against bare processes; FULL=--full for the long counts
+	$(BIN)/python -m benchmarks.pool_overhead $(wildcard $(DEMO)/sources) $(FULL)
+
+balance: $(STAMP) ## Measure what learnt plans and work stealing bring, on real runs (after `make demo` or `make corpus`)
+	$(BIN)/python -m benchmarks.balance plans $(DEMO)/sources/psutil-7.2.2
+	$(BIN)/python -m benchmarks.balance stealing
+
+simulate: $(STAMP) ## Simulate the planner on 1,000 workers and 1,000,000 units; prints the table, draws docs/simulation.svg
+	$(BIN)/python -m benchmarks.simulation --full --curve docs/simulation.svg
 
 prove: $(STAMP) ## Run the full counts of tampered evidence, killed runs and mutated files (an hour or so)
 	$(BIN)/python -m tests.prove

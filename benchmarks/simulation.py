@@ -61,6 +61,11 @@ class Machines(msgspec.Struct, frozen=True):
     """Share of the workers that die at a random moment of the ideal run; each is replaced after `restart_s`."""
     restart_s: float = 3.0
 
+    @property
+    def slow(self) -> int:
+        """How many are stragglers."""
+        return round(self.stragglers * self.workers)
+
 
 class Durations(msgspec.Struct, frozen=True):
     """Seconds that were measured: of each (detector, file), and of a start of each stage."""
@@ -94,8 +99,9 @@ def durations_of(run: RecordedRun) -> Durations:
     """
     Take a recorded run apart into starts and units.
 
-    A tool's start is the median of the quarter of its batches with the fewest bytes; what remains of a batch belongs to
-    its files, by bytes.
+    A tool's start is the mean of the quarter of its batches with the fewest bytes. What the others took beyond belongs
+    to their files, by bytes; files of that quarter get the others' mean rate, since what its batches differ by is the
+    noise of starting processes, which must not grow with the files when they are batched anew.
     """
     unit_s: dict[tuple[str, str], float] = {}
     start_s: dict[str, float] = {}
@@ -103,18 +109,32 @@ def durations_of(run: RecordedRun) -> Durations:
     for batch in run.batches:
         by_stage[batch.stage].append(batch)
     for stage, batches in by_stage.items():
-        tool = not batches[0].unit_s
-        lightest = sorted(batches, key=lambda batch: sum(run.files[number].size_bytes for number in batch.files))
-        least = [batch.seconds for batch in lightest[: max(1, len(batches) // 4)]]
-        start_s[stage] = statistics.median(least) if tool else 0.0
-        for batch in batches:
-            sizes = [run.files[number].size_bytes + 1_000 for number in batch.files]
-            rest_s = max(batch.seconds - start_s[stage], 0.0)
-            shares = batch.unit_s or tuple(rest_s * size / sum(sizes) for size in sizes)
-            for number, seconds in zip(batch.files, shares, strict=True):
+        timed, start_s[stage] = (batches, 0.0) if batches[0].unit_s else _told_apart(run, batches)
+        for batch in timed:
+            for number, seconds in zip(batch.files, batch.unit_s, strict=True):
                 for name in batch.detectors:
                     unit_s[name, f"{number:07}"] = seconds / len(batch.detectors)
     return Durations(unit_s, start_s)
+
+
+def _told_apart(run: RecordedRun, batches: Sequence[RecordedBatch]) -> tuple[list[RecordedBatch], float]:
+    """Return a tool's batches with the seconds of their files, and the seconds of its start."""
+
+    def weights(batch: RecordedBatch) -> list[int]:
+        return [run.files[number].size_bytes + 1_000 for number in batch.files]
+
+    ordered = sorted(batches, key=lambda batch: sum(weights(batch)))
+    quarter = max(1, len(ordered) // 4)
+    start_s = statistics.mean(batch.seconds for batch in ordered[:quarter])
+    heavier = ordered[quarter:] or ordered
+    rest_s = sum(max(batch.seconds - start_s, 0.0) for batch in heavier)
+    rate = rest_s / sum(sum(weights(batch)) for batch in heavier)
+    found = []
+    for place, batch in enumerate(ordered):
+        sizes = weights(batch)
+        own_s = rate * sum(sizes) if place < quarter else max(batch.seconds - start_s, 0.0)
+        found.append(msgspec.structs.replace(batch, unit_s=tuple(own_s * size / sum(sizes) for size in sizes)))
+    return found, start_s
 
 
 def learned_from(run: RecordedRun, *, remember_files: bool = True) -> WorkloadOptimizer:
@@ -212,24 +232,24 @@ def simulated(
                 finished.succeed()
 
     finished = environment.event()
-    for _ in range(machines.workers):
-        speed = 3.0 if chooser.random() < machines.stragglers else 1.0
-        dies_s = chooser.uniform(0, bound_s) if chooser.random() < machines.lost else None
-        environment.process(worker(speed, dies_s))
+    slow, dying = machines.slow, round(machines.lost * machines.workers)
+    deaths = set(chooser.sample(range(machines.workers), dying))
+    for number in range(machines.workers):
+        dies_s = chooser.uniform(0, bound_s) if number in deaths else None
+        environment.process(worker(3.0 if number < slow else 1.0, dies_s))
     environment.run(until=finished)
     return Simulated(float(environment.now), len(batches), again[0], bound_s)
 
 
 def lower_bound_s(work: Sequence[Work], durations: Durations, machines: Machines) -> float:
-    """Return the greater of all units shared evenly by the workers' mean speed, and the longest unit."""
+    """Return the greater of all units shared by the workers' speeds, and the longest unit."""
     total_s = longest_s = 0.0
     for one in work:
         for file in one.files:
             seconds = sum(durations.unit_s.get((name, file.path), 0.0) for name in one.detectors)
             total_s += seconds
             longest_s = max(longest_s, seconds)
-    speed = 1 - machines.stragglers + machines.stragglers / 3
-    return max(total_s / (machines.workers * speed), longest_s)
+    return max(total_s / (machines.workers - machines.slow * 2 / 3), longest_s)
 
 
 def recorded_work(run: RecordedRun) -> tuple[Work, ...]:
@@ -340,7 +360,7 @@ def _table(
         f"{'workers':>8} {'machines':28} {'policy':8} {'batches':>8} {'again':>6} {'makespan s':>11} {'over bound':>10}"
     )
     curve: dict[str, list[tuple[int, float]]] = collections.defaultdict(list)
-    for workers in sorted({max(2, most // 100), max(4, most // 30), max(8, most // 10), max(16, most // 3), most}):
+    for workers in sorted({max(4, most // 30), max(8, most // 10), max(16, most // 3), most}, reverse=True):
         kinds = {"alike": Machines(workers)}
         if workers == most:
             kinds["5 % three times slower"] = Machines(workers, stragglers=0.05)

@@ -3,9 +3,9 @@ Features of work to seconds, learnt while it runs: one model a detector, plain a
 
 A prediction is a line over what is known before: batches begun, files, megabytes by language, and how far the number
 of lines is from the usual one. Its coefficients minimise the squared error over sums that decay (recursive least
-squares in information form), drawn towards what was believed before the first observation (the complexity score, or
-the coefficients of the last refit) as far as the noise seen so far warrants: the posterior mean of a Bayesian linear
-regression with the noise plugged in. No coefficient falls below zero, since no work gives time back.
+squares in information form), drawn towards one rate for all bytes, or towards the coefficients of the last refit, as
+far as the noise seen so far warrants: the posterior mean of a Bayesian linear regression with the noise plugged in. No
+coefficient falls below zero, since no work gives time back.
 
 What a line cannot know, a file may: files whose seconds were far off it are remembered by path, the largest misses
 first, so that the next run knows them.
@@ -51,6 +51,8 @@ A_FILE_BYTES = 1_000
 DECAY = 0.99
 """Weight that an observation keeps with each later one of the same detector: about a hundred count."""
 FLOOR_S = 1e-6
+LEAST_RATE = 1e-9
+"""Seconds a megabyte below which a history says nothing of a rate."""
 NOISE_FLOOR_S = 0.05
 """Variance grows with the prediction; below this length the clock and the scheduler decide."""
 FIRST_NOISE = 0.25
@@ -163,6 +165,7 @@ class DurationModel:
         assert seconds_a_mb > 0, "work takes time"
         size = len(FEATURES)
         self._prior: Features = (0.0, 0.0, 0.0, *(seconds_a_mb,) * 4)
+        self._centre: Features = self._prior
         if state is not None and len(state.prior) == len(state.coefficients) == len(state.targets) == size:
             self._restore(state)
             return
@@ -177,7 +180,7 @@ class DurationModel:
         self._recent: list[Known] = []
 
     def _restore(self, state: ModelState) -> None:
-        self._prior = state.prior
+        self._prior = self._centre = state.prior
         self.coefficients = state.coefficients
         self._products, self._targets = list(state.products), list(state.targets)
         self._squares, self.n = state.squares, state.n
@@ -311,7 +314,8 @@ class DurationModel:
         self._unsolved = 0
         size = len(FEATURES)
         active = [place for place in range(size) if self._products[place * (size + 1)] > 0]
-        beliefs = list(self._prior)
+        self._centre = self._believed()
+        beliefs = list(self._centre)
         noise = self._noise(active)
         # At most one coefficient leaves in each round, so the rounds are bounded by their number.
         for _ in range(size):
@@ -344,17 +348,26 @@ class DurationModel:
         noise = max(noise, 1e-12 * self._squares / max(self.n, 1.0))
         rows: list[list[float]] = []
         for row in active:
-            believed = max(self._prior[row], self._scale(row))
+            believed = max(self._centre[row] / 2, self._scale(row))
             pull = noise / (believed * believed)
             line = [self._products[row * size + column] for column in active]
             line[len(rows)] += pull
-            rows.append([*line, self._targets[row] + pull * self._prior[row]])
+            rows.append([*line, self._targets[row] + pull * self._centre[row]])
         return dict(zip(active, _eliminated(rows), strict=True))
 
     def _scale(self, place: int) -> float:
         """Return how far a coefficient may plausibly be from nothing."""
-        slope = max(self._prior[3:])
-        return (0.18, slope / 300, slope / 300, slope, slope, slope, slope)[place]
+        slope = max(self._centre[3:])
+        return (0.18, slope / 300, slope / 300, *(slope / 2,) * 4)[place]
+
+    def _believed(self) -> Features:
+        """Return what the coefficients are drawn to: a refit's, or the one rate for all bytes that fits best so far."""
+        if len(set(self._prior[3:])) > 1 or any(self._prior[:3]):
+            return self._prior
+        size, slopes = len(FEATURES), range(3, len(FEATURES))
+        spread = sum(self._products[row * size + column] for row in slopes for column in slopes)
+        rate = sum(self._targets[row] for row in slopes) / spread if spread > 0 else 0.0
+        return (0.0, 0.0, 0.0, *(rate if rate > LEAST_RATE else self._prior[3],) * 4)
 
 
 def _eliminated(rows: list[list[float]]) -> list[float]:

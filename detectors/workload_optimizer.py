@@ -36,6 +36,10 @@ __all__ = ["Allocation", "Batch", "BatchLimits", "WorkloadOptimizer"]
 TARGET_S = (0.5, 30.0)
 """Shorter batches cost more in hand-over than they win in balance; longer ones leave too much to lose."""
 SHARE_A_WORKER = 3
+FILE_SHARES = 2
+OUTLIERS_FROM = 5
+OUTLYING, OUTLYING_S = 8.0, 0.5
+"""Times the median rate of its batch, and seconds beyond, from which a file is one of its own."""
 A_CALL_BYTES = 1_000_000
 """A plain call counts as one megabyte, so that a complexity score reads as seconds a call."""
 PRIORITY_RANGE = (-30, 40)
@@ -201,10 +205,10 @@ class WorkloadOptimizer:
             seconds: That it took on the worker.
             outcomes: Its answers, with the seconds of each file.
         """
-        sizes = {file.path: file for file in batch.files}
+        files = {file.path: file for file in batch.files}
         measured: dict[str, list[Analysed]] = {name: [] for name in batch.detectors}
         for outcome in outcomes:
-            if isinstance(outcome, Analysed) and outcome.detector in measured and outcome.path in sizes:
+            if isinstance(outcome, Analysed) and outcome.detector in measured and outcome.path in files:
                 measured[outcome.detector].append(outcome)
         spent = {name: sum(one.seconds for one in answers) for name, answers in measured.items()}
         # What is not told apart (reading, files without an answer) is shared out.
@@ -213,7 +217,11 @@ class WorkloadOptimizer:
             for name, answers in measured.items():
                 history = self._history(name)
                 history.learn()
-                missed_s = sum(history.model.surprise_s(file.path, file.size_bytes) for file in batch.files)
+                found = {} if batch.one_process else _outliers(answers, files)
+                missed_s = sum(
+                    history.model.surprise_s(file.path, file.size_bytes) or found.get(file.path, 0.0)
+                    for file in batch.files
+                )
                 history.observe(_features_of(batch.files), spent[name] + rest_s, missed_s)
                 history.learn()
                 self._remember_files(history, batch, answers, spent[name] + rest_s)
@@ -240,12 +248,15 @@ class WorkloadOptimizer:
         batches: list[Batch] = []
         current: list[SourceFile] = []
         current_s = 0.0
-        # Batches of c seconds cost start * T / (workers * c) of start-ups, and leave some c / 2 to lose at the end.
-        least_s = math.sqrt(2 * start_s * remaining_s / max(workers, 1))
+        # Batches of c seconds cost start * T / (workers * c) of start-ups, and leave some c / 2 to lose at the end. A
+        # noisy history draws a start towards nothing; what the tool declares is then nearer to the truth.
+        least_s = math.sqrt(2 * max(start_s, limits.start_s) * remaining_s / max(workers, 1))
         least_s = min(least_s, remaining_s / max(workers, 1))
+        # Small files are predicted worst: no worker gets more than its share of them, whatever they are said to take.
+        most = min(limits.files, max(1, math.ceil(len(weighed) / (FILE_SHARES * max(workers, 1)))))
         goal_s = _goal(remaining_s, workers, least_s)
         for seconds, file in weighed:
-            if current and (current_s + seconds > goal_s or len(current) >= limits.files):
+            if current and (current_s + seconds > goal_s or len(current) >= most):
                 batches.append(_batch(stage, detectors, current, current_s + start_s, one_process))
                 remaining_s -= current_s
                 goal_s = _goal(remaining_s, workers, least_s)
@@ -404,6 +415,20 @@ def _features_of(files: Sequence[SourceFile]) -> tuple[float, ...]:
         by_language.setdefault(file.language, []).append(file.size_bytes)
     parts = [work_features(sum(sizes), language, files=len(sizes)) for language, sizes in by_language.items()]
     return (1.0, *(sum(part[place] for part in parts) for place in range(1, len(FEATURES))))
+
+
+def _outliers(answers: Sequence[Analysed], files: Mapping[str, SourceFile]) -> dict[str, float]:
+    """Return the seconds that files took beyond several times the batch's median rate: not what a line should learn."""
+    if len(answers) < OUTLIERS_FROM:
+        return {}
+    usual_s = {one.path: files[one.path].size_bytes + 1_000.0 for one in answers}
+    rates = sorted(one.seconds / usual_s[one.path] for one in answers)
+    rate = rates[len(rates) // 2]
+    return {
+        one.path: one.seconds - rate * usual_s[one.path]
+        for one in answers
+        if one.seconds > OUTLYING * rate * usual_s[one.path] + OUTLYING_S
+    }
 
 
 def _errors(score: Score) -> dict[str, float | int | None]:
