@@ -3,7 +3,7 @@ Warm processes, one detector each, that may crash, hang or eat memory without hu
 
 Each has a pipe of its own, so that one killed at any moment breaks no other; its own session, so that what it starts
 ends with it; limits on address space and output; and no standard output. What comes back is unpickled here: isolation
-contains accidents, not malice. Why no library does this: docs/decisions/0007.
+contains accidents, not malice. Why no library does this: docs/decisions/0009.
 """
 
 from __future__ import annotations
