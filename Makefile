@@ -8,7 +8,7 @@ JOBS ?= 2
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed test test-services prove check lint format lock clean
+.PHONY: help venv demo corpus rule-speed ledger-speed test test-services prove check lint format lock clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ test-services: $(STAMP) ## Run the tests that need system packages (none do so f
 
 rule-speed: $(STAMP) ## Measure how fast the rules read, beside what only parses (after `make demo` or `make corpus`)
 	$(BIN)/python -m benchmarks.rule_speed $(DEMO)/sources
+
+ledger-speed: $(STAMP) ## Measure the ledger beside bare fdatasync and sha256; RECORDS=1000000 for the full size
+	$(BIN)/python -m benchmarks.ledger --records $(or $(RECORDS),100000)
 
 prove: $(STAMP) ## Run the full counts of tampered evidence, killed runs and mutated files (an hour or so)
 	$(BIN)/python -m tests.prove
