@@ -42,8 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder, keys = Path(scratch) / "ledger", Path(scratch) / "keys"
         Ledger.create(folder, keys, PASSPHRASE)
         for count in (1, 100):
-            print(_appends(folder, keys, Path(scratch) / "bare", count, options.seconds))
-        sys.stdout.flush()
+            print(_appends(folder, keys, Path(scratch) / "bare", count, options.seconds), flush=True)
         for line in _growth(folder, keys, options.records):
             print(line, flush=True)
         print(_verification(folder))
@@ -129,9 +128,11 @@ def _verification(folder: Path) -> str:
     cpu = time.process_time() - began
     return (
         f"verification of {size:,} records by two processes: "
-        f"{size / _mean([found for _, found in pairs]):,.0f} records/s; bare sha256 {size / _mean([limit for limit, _ in pairs]):,.0f}/s; ratio {_mean(ratios):.3f} "
-        f"(95 % interval {low:.3f} to {high:.3f}, {PAIRS} pairs); "
-        f"processor {cpu / size * 1e6:.2f} us a record, so at most {2 * size / cpu:,.0f} records/s on two free processors"
+        f"{size / _mean([found for _, found in pairs]):,.0f} records/s; "
+        f"bare sha256 {size / _mean([limit for limit, _ in pairs]):,.0f}/s; "
+        f"ratio {_mean(ratios):.3f} (95 % interval {low:.3f} to {high:.3f}, {PAIRS} pairs); "
+        f"processor {cpu / size * 1e6:.2f} us a record, "
+        f"so at most {2 * size / cpu:,.0f} records/s on two free processors"
     )
 
 
