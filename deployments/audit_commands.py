@@ -171,8 +171,8 @@ def recover(
 @audit_app.command("checkpoint", epilog="Example: detector-pool audit checkpoint --ledger DIR > elsewhere/checkpoint")
 def checkpoint(ledger: LedgerFolder, json: Json = False) -> None:
     """Print the last signed checkpoint; keep it where whoever holds the ledger cannot change it."""
-    from compliance.ledger_verify import last_chain
     from compliance.ledger_format import read_genesis
+    from compliance.ledger_verify import last_chain
 
     note = last_chain(read_genesis(str(ledger))).head
     if json:
@@ -294,8 +294,8 @@ def _event(line: bytes) -> Mapping[str, object]:
 def _summary(ledger: Path) -> dict[str, Any]:
     import hashlib
 
-    from compliance.ledger_verify import last_chain
     from compliance.ledger_format import read_genesis
+    from compliance.ledger_verify import last_chain
     from compliance.merkle import Frontier
     from compliance.signing import VerifyingKey
 
