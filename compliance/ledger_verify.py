@@ -262,9 +262,10 @@ def _problem_of_keys(chain: Chain, header: SegmentHeader) -> str | None:
 def _blamed(opened: Opened, chain: Chain, reports: Sequence[SegmentReport], place: int) -> int:
     """Return the first record that is not as it was written, when the joint before `place` does not hold."""
     report, size = reports[place], chain.state.size
-    if report.problem is not None:
-        return size if report.bad_index is None else report.bad_index
     header = report.header
+    if report.problem is not None:
+        # What a header says of its own place counts only if it is the one that is due.
+        return report.bad_index if report.bad_index is not None and header and header.first == size else size
     before = reports[place - 1].header if place else None
     if header is None or report.number != chain.next_number or header.first > size:
         return size
