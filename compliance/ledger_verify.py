@@ -8,6 +8,7 @@ last segment, a rewrite under another key) only an anchor shows, so a verdict wi
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -447,8 +448,8 @@ def _reports(job: _Job, processes: int) -> list[SegmentReport]:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         started.append((process, msgspec.structs.replace(job, numbers=numbers)))
         assert process.stdin is not None, "it was asked for a pipe"
-        process.stdin.write(msgspec.json.encode(started[-1][1]))
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError), process.stdin as given_to:  # it has ended: its share is read below
+            given_to.write(msgspec.json.encode(started[-1][1]))
     reports = list(_read(msgspec.structs.replace(job, numbers=shares[0])))
     for process, given in started:
         assert process.stdout is not None, "it was asked for a pipe"
