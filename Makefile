@@ -10,7 +10,7 @@ SCORE := 89
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead balance simulate
+.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead balance simulate ledger-speed
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ balance: $(STAMP) ## Measure what learnt plans and work stealing bring, on real 
 
 simulate: $(STAMP) ## Simulate the planner on 1,000 workers and 1,000,000 units; prints the table, draws docs/simulation.svg
 	$(BIN)/python -m benchmarks.simulation --full --curve docs/simulation.svg
+
+ledger-speed: $(STAMP) ## Measure the ledger beside bare fdatasync and sha256; RECORDS=1000000 for the full size
+	$(BIN)/python -m benchmarks.ledger --records $(or $(RECORDS),100000)
 
 prove: $(STAMP) ## Run the full counts of tampered evidence, killed runs and mutated files (an hour or so)
 	$(BIN)/python -m tests.prove

@@ -8,6 +8,7 @@ last segment, a rewrite under another key) only an anchor shows, so a verdict wi
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import subprocess
@@ -128,9 +129,12 @@ def verify(
     try:
         opened = read_genesis(str(folder))
         verdict = _verdict(opened, anchors, passphrase, at_once)
-        if verdict.verdict == "recoverable":
-            # A writer may just be at work: its unfinished commit looks like a torn one.
-            verdict = _without_writer(folder, opened, anchors, passphrase, at_once) or verdict
+        if not verdict.ok and _may_be_at_work(opened, verdict):
+            # A writer's unfinished commit looks like a torn one, and a folder listed while it grows may lack a file.
+            verdict = _verdict(opened, anchors, passphrase, at_once)
+            if verdict.verdict == "recoverable" and _is_held(opened.folder):
+                told_busy = "another writer holds the ledger, and has not finished its commit"
+                verdict = msgspec.structs.replace(verdict, verdict="busy", problem=told_busy)
     except LedgerDamaged as damage:
         return _refused("tampered", damage.problem, damage.index)
     except LedgerUnwritable as problem:
@@ -259,9 +263,10 @@ def _problem_of_keys(chain: Chain, header: SegmentHeader) -> str | None:
 def _blamed(opened: Opened, chain: Chain, reports: Sequence[SegmentReport], place: int) -> int:
     """Return the first record that is not as it was written, when the joint before `place` does not hold."""
     report, size = reports[place], chain.state.size
-    if report.problem is not None:
-        return size if report.bad_index is None else report.bad_index
     header = report.header
+    if report.problem is not None:
+        # What a header says of its own place counts only if it is the one that is due.
+        return report.bad_index if report.bad_index is not None and header and header.first == size else size
     before = reports[place - 1].header if place else None
     if header is None or report.number != chain.next_number or header.first > size:
         return size
@@ -411,21 +416,23 @@ def _root_keys(opened: Opened, numbers: Sequence[int], passphrase: bytes | None)
         return {}, None  # the walk says what is damaged, and where
 
 
-def _without_writer(
-    folder: Path, opened: Opened, anchors: _Anchors, passphrase: bytes | None, processes: int
-) -> Verdict | None:
-    """Look again while no writer can be at work; say that it is busy when one is."""
+def _is_held(folder: str) -> bool:
+    """Tell whether a writer holds the ledger; takes and gives back its lock in an instant."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return _verdict(opened, anchors, passphrase, processes)
     except BlockingIOError:
-        return msgspec.structs.replace(
-            _verdict(opened, anchors, None, processes), ok=False, verdict="busy",
-            problem="another writer holds the ledger, and has not finished its commit",
-        )  # fmt: skip
+        return True
     finally:
         os.close(descriptor)
+    return False
+
+
+def _may_be_at_work(opened: Opened, verdict: Verdict) -> bool:
+    """Tell whether what was found may be a writer's doing: one is there, or has just finished a commit."""
+    if _is_held(opened.folder):
+        return True
+    return verdict.verdict == "recoverable" and not last_chain(opened).torn
 
 
 def _reports(job: _Job, processes: int) -> list[SegmentReport]:
@@ -441,8 +448,8 @@ def _reports(job: _Job, processes: int) -> list[SegmentReport]:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
         started.append((process, msgspec.structs.replace(job, numbers=numbers)))
         assert process.stdin is not None, "it was asked for a pipe"
-        process.stdin.write(msgspec.json.encode(started[-1][1]))
-        process.stdin.close()
+        with contextlib.suppress(BrokenPipeError), process.stdin as given_to:  # it has ended: its share is read below
+            given_to.write(msgspec.json.encode(started[-1][1]))
     reports = list(_read(msgspec.structs.replace(job, numbers=shares[0])))
     for process, given in started:
         assert process.stdout is not None, "it was asked for a pipe"

@@ -85,9 +85,11 @@ class Frontier:
 
     def extend(self, leaves: Sequence[bytes]) -> None:
         """Add leaf hashes; level by level, since that is what Python does fastest."""
-        sha256, level, nodes = hashlib.sha256, 0, list(leaves)
+        sha256, nodes = hashlib.sha256, list(leaves)
         self._size += len(nodes)
-        while nodes:
+        for level in range(self._size.bit_length()):
+            if not nodes:
+                break
             if level == len(self._levels):
                 self._levels.append(b"")
             if self._levels[level]:
@@ -95,7 +97,6 @@ class Frontier:
             self._levels[level] = nodes.pop() if len(nodes) & 1 else b""
             pairs = iter(nodes)
             nodes = [sha256(b"\1" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
-            level += 1
         assert len(self._levels) == self._size.bit_length(), "one level for each bit of the size"
 
     def root(self) -> bytes:
@@ -123,7 +124,9 @@ def inclusion_proof(nodes: Nodes, index: int, size: int) -> tuple[bytes, ...]:
         raise ValueError(f"leaf {index} is not in a tree of {size}")
     low, high = 0, size
     path: list[bytes] = []
-    while high - low > 1:
+    for _ in range(size.bit_length()):
+        if high - low == 1:
+            break
         middle = low + _split(high - low)
         if index < middle:
             path.append(_range_root(nodes, middle, high))
@@ -140,7 +143,9 @@ def consistency_proof(nodes: Nodes, old_size: int, size: int) -> tuple[bytes, ..
         raise ValueError(f"no consistency proof leads from {old_size} to {size} leaves")
     low, high, whole = 0, size, True
     path: list[bytes] = []
-    while old_size != high:
+    for _ in range(size.bit_length()):
+        if old_size == high:
+            break
         middle = low + _split(high - low)
         if old_size <= middle:
             path.append(_range_root(nodes, middle, high))

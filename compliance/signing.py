@@ -189,7 +189,7 @@ class SigningKey:
 
         key = cls(Ed25519PrivateKey.generate())
         try:
-            key._write(folder, _named(key.public.id), passphrase)
+            _ = key._write(folder, _named(key.public.id), passphrase)
         except OSError as problem:
             raise KeyUnusable(str(folder), f"it cannot take a new key ({problem.strerror})") from problem
         return key

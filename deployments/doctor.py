@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from deployments.settings import Settings
 
 __all__ = ["Check", "examine"]
@@ -92,4 +94,16 @@ def _key(settings: Settings) -> Iterator[Check]:
         return
     mode = stat.S_IMODE(file.lstat().st_mode)
     ok = mode == 0o600
-    yield Check("signing key", ok, f"{file} mode {mode:04o}", "" if ok else f"chmod 600 {file}")
+    yield Check("signing key", ok, f"{file} mode {mode:04o}, {_described(file)}", "" if ok else f"chmod 600 {file}")
+
+
+def _described(file: Path) -> str:
+    """Return a key's id and whether it lies encrypted; the private key itself stays closed."""
+    from compliance.errors import KeyUnusable
+    from compliance.signing import PUBLIC, VerifyingKey
+
+    try:
+        known = f"id {VerifyingKey.load(file.with_name(PUBLIC)).id[:16]}"
+        return f"{known}, {'encrypted' if b'ENCRYPTED' in file.read_bytes() else 'not encrypted'}"
+    except (KeyUnusable, OSError) as problem:
+        return str(problem)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import json
 import math
 import random
+import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +27,8 @@ KILLS = 20
 INPUTS = 10_000
 WORKER_KILLS = 100
 EXECUTIONS = 100_000
+LEDGER_FLIPS = 5_000
+LEDGER_KILLS = 300
 STATE = Path(".demo/prove.json")
 
 
@@ -38,6 +43,13 @@ def main() -> int:
         ("healthy executions right, workers killed", _worker_kills),
         ("executions with flat memory", _leak),
         ("made-up files with one answer in time", _made),
+        ("bit flips in a ledger caught at their record", _ledger_flips),
+        ("ledger attacks caught without an anchor", partial(_ledger_attacks, "none")),
+        ("ledger attacks caught by --public-key only", partial(_ledger_attacks, "public key")),
+        ("ledger attacks caught by --checkpoint only", partial(_ledger_attacks, "checkpoint")),
+        ("ledger cut at every byte of its last segment", _ledger_truncations),
+        ("ledger writers stopped at each system call", _ledger_stops),
+        ("ledger writers killed by kill -9", _ledger_kills),
     ):
         if name not in state:
             state[name] = list(part())
@@ -174,6 +186,71 @@ def _made() -> tuple[int, int]:
 
     ask()
     return counts[0], max(counts[1], INPUTS)
+
+
+def _counted(answers: Iterable[str | None]) -> tuple[int, int]:
+    """Count answers that tell of nothing missed; print the others."""
+    held = asked = 0
+    for told in answers:
+        asked += 1
+        held += told is None
+        if told is not None:
+            sys.stdout.write(told + "\n")
+    return held, asked
+
+
+def _ledger_flips() -> tuple[int, int]:
+    from tests.faults import tampering
+
+    with tempfile.TemporaryDirectory() as scratch:
+        return _counted(tampering.flips(tampering.build(Path(scratch)), SEED, LEDGER_FLIPS))
+
+
+def _ledger_attacks(anchor: str) -> tuple[int, int]:
+    from tests.faults import tampering
+
+    with tempfile.TemporaryDirectory() as scratch:
+        sample = tampering.build(Path(scratch))
+        chosen = [attack for attack in tampering.ATTACKS if attack.anchor == anchor]
+
+        def each() -> Iterator[str | None]:
+            for number, attack in enumerate(chosen):
+                place = Path(scratch) / f"attack{number}"
+                place.mkdir()
+                told = tampering.missed(attack, sample, place)
+                sys.stdout.write(f"  {attack.name:38} {anchor:10} {'caught' if told is None else 'MISSED'}\n")
+                yield told
+
+        return _counted(each())
+
+
+def _ledger_truncations() -> tuple[int, int]:
+    from tests.faults import tampering
+
+    with tempfile.TemporaryDirectory() as scratch:
+        return _counted(tampering.truncations(tampering.build(Path(scratch))))
+
+
+def _ledger_stops() -> tuple[int, int]:
+    from tests.faults import ledger_crashes
+
+    with tempfile.TemporaryDirectory() as scratch:
+        base, keys, counted = Path(scratch) / "base", Path(scratch) / "keys", Path(scratch) / "counted"
+        ledger_crashes.start(base, keys)
+        shutil.copytree(base, counted)
+        calls = ledger_crashes.calls_of_a_run(counted, keys)
+        return _counted(
+            ledger_crashes.missed_after_a_stop(base, keys, Path(scratch), stop, how)
+            for how in ledger_crashes.HOWS
+            for stop in range(1, calls + 1)
+        )
+
+
+def _ledger_kills() -> tuple[int, int]:
+    from tests.faults import ledger_crashes
+
+    with tempfile.TemporaryDirectory() as scratch:
+        return _counted(ledger_crashes.kills(Path(scratch), SEED, LEDGER_KILLS))
 
 
 if __name__ == "__main__":

@@ -115,6 +115,20 @@ def test_one_writer_at_a_time(folder: Path, keys: Path) -> None:
         ledger.append({"n": 2})
 
 
+def test_a_verifier_beside_a_writer_sees_no_damage(folder: Path, keys: Path) -> None:
+    """Monitors verify while runs write; a false alarm would teach people to ignore the true one."""
+    seen = []
+    with Ledger.open(folder, keys, PASSPHRASE) as ledger:
+        writer = threading.Thread(target=lambda: [ledger.append({"n": number}) for number in range(120)])
+        writer.start()
+        while writer.is_alive() or not seen:
+            seen.append(verify(folder, processes=1))
+        writer.join()
+
+    assert {verdict.verdict for verdict in seen} <= {"intact", "busy"}
+    assert verify(folder).records == 120
+
+
 def test_wrong_passphrases_and_missing_keys_are_told(folder: Path, keys: Path, tmp_path: Path) -> None:
     """An operator must learn which of the two is wrong; nothing may be made in place of what is missing."""
     with pytest.raises(LedgerLocked, match="passphrase is wrong"):

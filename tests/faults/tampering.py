@@ -355,6 +355,11 @@ def change_kdf_within_bounds(sample: Sample) -> int:
     return _edit_header(sample.segments()[-1], b'"rounds":600000', b'"rounds":600001')
 
 
+def renumber_a_segment(sample: Sample) -> int:
+    file = sample.segments()[4]
+    return _edit_header(file, b'"first":18', b'"first":10')
+
+
 def oversize_record(sample: Sample) -> int:
     frames, records = _records(sample.segments()[0])
     frames[records[5]] = frames[records[5]][:1] + b"\xff\xff\xff\xff" + frames[records[5]][5:]
@@ -490,7 +495,7 @@ SELF = (
     duplicate_commit, replay_head, swap_segments, remove_middle_segment, remove_genesis, duplicate_last_segment,
     splice_fork_where_it_began, splice_fork_from_later, splice_all_of_the_fork, cut_middle_segment_at_a_head, edit_what_was_cut,
     replace_genesis_key, downgrade_kdf_of_genesis, downgrade_kdf_of_segment, raise_kdf_of_segment,
-    change_kdf_within_bounds, oversize_record, oversize_last_record, oversize_header, oversize_head, oversize_genesis,
+    change_kdf_within_bounds, renumber_a_segment, oversize_record, oversize_last_record, oversize_header, oversize_head, oversize_genesis,
     link_in_place_of_a_segment, pipe_in_place_of_a_segment, add_a_file, append_junk, rewrite_without_the_key,
 )  # fmt: skip
 BY_CHECKPOINT = (older_copy, remove_last_segment, cut_last_segment_at_a_head, other_branch)
