@@ -507,7 +507,7 @@ class EnterpriseDetectorPool:
             return job
         for bulkheads, shares in ((self._here, here), (self._there, there)):
             if shares:
-                bulkheads.submit(job, shares)
+                bulkheads.begin(job, shares)
         return job
 
     def _begin_adaptive(self, configs: Sequence[DetectorConfig], target_overhead: float) -> Job:

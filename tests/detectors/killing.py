@@ -6,6 +6,7 @@ import contextlib
 import os
 import random
 import signal
+import sys
 import threading
 import time
 
@@ -51,6 +52,9 @@ def survive_kills(seed: int, kills: int) -> tuple[int, int, int]:
             for _ in range(100 * kills):
                 results = pool.execute_parallel([("square", (n,), {}) for n in range(asked, asked + BLOCK)])
                 right += sum(item.value == n * n for n, item in enumerate(results, asked))
+                for item in results:
+                    if not item.ok:
+                        sys.stderr.write(f"{item.attempts} attempts: {item.error!r}\n")
                 asked += BLOCK
                 if done >= kills and asked >= 20 * kills:
                     break
