@@ -344,7 +344,7 @@ class EnterpriseDetectorPool:
         results = self.execute_stream(detector_configs, max_concurrent)
         done = object()
         with contextlib.closing(results):
-            # Blocks are read in a thread, since taking from the iterable may block, too.
+            # Taken in a thread: both the results and the iterable may block.
             while (first := await asyncio.to_thread(next, results, done)) is not done:
                 assert isinstance(first, DetectorResult)
                 yield first

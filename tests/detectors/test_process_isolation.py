@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -143,3 +145,20 @@ def test_a_process_that_cannot_be_started_is_an_error_in_its_place() -> None:
     assert isinstance(results[0].error, ExecutionError)
     assert "no process could be started" in str(results[0].error)
     assert (results[1].value, again.value) == (16, 9)
+
+
+def test_a_killed_driver_leaves_no_process(tmp_path: Path) -> None:
+    """When this fails, every killed run leaves processes that burn a processor for ever."""
+    pipe = tmp_path / "pid"
+    os.mkfifo(pipe)
+    code = (
+        "import sys; from detectors import EnterpriseDetectorPool; from tests.detectors.bad_detectors import *\n"
+        "pool = EnterpriseDetectorPool(max_workers=1)\n"
+        "pool.register_detector('hangs', hangs_and_tells, isolation='process')\n"
+        "pool.execute_detector('hangs', sys.argv[1])\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(pipe)], cwd=Path(__file__).parents[2]) as driver:
+        worker = psutil.Process(int(pipe.read_text()))
+        driver.kill()
+
+    assert worker.wait(30) is None
