@@ -69,7 +69,7 @@ class EnterpriseDetectorPool:
             nothing runs while all others are busy, so that a slow detector holds up only itself.
         cache_size: Results kept in memory, at most, of detectors registered as `cacheable`.
         cache_ttl: Seconds for which a kept result is given again.
-        enable_profiling: Whether stacks and allocations are sampled for each detector; costs several times the time.
+        enable_profiling: Whether stacks and allocations are sampled for each detector, which slows it.
         audit_mode: Whether registrations, calls, denials, breakers and lost processes go to an audit sink.
         cache_bytes: Of kept results in memory together, at most; less while memory is short.
         cache_folder: Where results of detectors registered with a `version` outlive the process; `None` for nowhere.
