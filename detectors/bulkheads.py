@@ -245,7 +245,7 @@ class Bulkheads:
         """Seconds that threads spent on chunks, hand-over included."""
         self.chunks = 0
 
-    def submit(self, job: Job, shares: Sequence[tuple[str, int, int | None, Sequence[int]]]) -> None:
+    def begin(self, job: Job, shares: Sequence[tuple[str, int, int | None, Sequence[int]]]) -> None:
         """
         Begin a job; inside of a thread of ours it is worked through at once, since waiting could be for ever.
 

@@ -11,13 +11,20 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import msgspec
-import pybreaker
 
 from detectors.registration import BreakerPolicy
 
+if TYPE_CHECKING:
+    import pybreaker
+
 __all__ = ["Breaker", "BreakerState"]
+
+
+CLOSED, OPEN, HALF_OPEN = "closed", "open", "half-open"
+"""pybreaker's own names of its states."""
 
 
 class BreakerState(msgspec.Struct, frozen=True):
@@ -49,9 +56,8 @@ class Breaker:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._policy, self._changed, self._clock = policy, changed, clock
-        self._machine = pybreaker.CircuitBreaker(
-            fail_max=policy.failures, reset_timeout=policy.reset_s, success_threshold=policy.successes
-        )
+        # Made with the first failure: pybreaker loads a client of Redis, which takes longer than many a run.
+        self._machine: pybreaker.CircuitBreaker | None = None
         self._lock = threading.Lock()
         self._opened_at = 0.0
         self._opened = self._refused = 0
@@ -64,18 +70,19 @@ class Breaker:
         if self.calm:
             return None
         with self._lock:
-            state = self._machine.current_state
-            if state == pybreaker.STATE_CLOSED:
+            machine = self._machine
+            state = CLOSED if machine is None else machine.current_state
+            if machine is None or state == CLOSED:
                 return None
             left_s = self._opened_at + self._policy.reset_s - self._clock()
-            if self._trial or (state == pybreaker.STATE_OPEN and left_s > 0):
+            if self._trial or (state == OPEN and left_s > 0):
                 self._refused += 1
                 return max(left_s, 0.0)
             self._trial = True
-            if state == pybreaker.STATE_OPEN:
-                self._machine.half_open()
-        if state == pybreaker.STATE_OPEN:
-            self._tell(state, pybreaker.STATE_HALF_OPEN)
+            if state == OPEN:
+                machine.half_open()
+        if state == OPEN:
+            self._tell(state, HALF_OPEN)
         return None
 
     def record(self, failed: bool) -> None:
@@ -83,33 +90,40 @@ class Breaker:
         if self.calm and not failed:
             return
         with self._lock:
-            before = self._machine.current_state
-            if before == pybreaker.STATE_OPEN:
+            machine = self._machine = self._machine or self._made()
+            before = machine.current_state
+            if before == OPEN:
                 return  # an execution that began before it opened
             self._trial = False
             if failed:
-                with contextlib.suppress(pybreaker.CircuitBreakerError, _Failure):
-                    self._machine.call(_fail)
+                # It raises what it was given, or, as it opens, an error of its own that hides it.
+                with contextlib.suppress(Exception):
+                    machine.call(_fail)
             else:
-                self._machine.call(_succeed)
-            after = self._machine.current_state
-            if after == pybreaker.STATE_OPEN:
+                machine.call(_succeed)
+            after = machine.current_state
+            if after == OPEN:
                 self._opened_at = self._clock()
                 self._opened += 1
-            self.calm = after == pybreaker.STATE_CLOSED and self._machine.fail_counter == 0
+            self.calm = after == CLOSED and machine.fail_counter == 0
         if before != after:
             self._tell(before, after)
-
-    def abandon(self) -> None:
-        """Take an admission back: the execution did not run after all."""
-        with self._lock:
-            self._trial = False
 
     def state(self) -> BreakerState:
         """Return what the metrics show."""
         with self._lock:
             machine = self._machine
+            if machine is None:
+                return BreakerState(CLOSED, 0, 0, 0)
             return BreakerState(machine.current_state, machine.fail_counter, self._opened, self._refused)
+
+    def _made(self) -> pybreaker.CircuitBreaker:
+        import pybreaker
+
+        policy = self._policy
+        return pybreaker.CircuitBreaker(
+            fail_max=policy.failures, reset_timeout=policy.reset_s, success_threshold=policy.successes
+        )
 
     def _tell(self, before: str, after: str) -> None:
         if self._changed is not None:

@@ -1,8 +1,8 @@
 """
 Where a detector's time goes: samples of its stack by pyinstrument, allocations by tracemalloc.
 
-Both cost: with profiling on, executions are several times slower, and the peak of allocations is the whole process's
-while the detector ran, so an upper bound where several run at once.
+Both slow executions. The peak of allocations is the whole process's while the detector ran, so an upper bound where
+several run at once.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ class EnterpriseDetectorPool:
             nothing runs while all others are busy, so that a slow detector holds up only itself.
         cache_size: Results kept in memory, at most, of detectors registered as `cacheable`.
         cache_ttl: Seconds for which a kept result is given again.
-        enable_profiling: Whether stacks and allocations are sampled for each detector; costs several times the time.
+        enable_profiling: Whether stacks and allocations are sampled for each detector, which slows it.
         audit_mode: Whether registrations, calls, denials, breakers and lost processes go to an audit sink.
         cache_bytes: Of kept results in memory together, at most; less while memory is short.
         cache_folder: Where results of detectors registered with a `version` outlive the process; `None` for nowhere.
@@ -344,7 +344,7 @@ class EnterpriseDetectorPool:
         results = self.execute_stream(detector_configs, max_concurrent)
         done = object()
         with contextlib.closing(results):
-            # Blocks are read in a thread, since taking from the iterable may block, too.
+            # Taken in a thread: both the results and the iterable may block.
             while (first := await asyncio.to_thread(next, results, done)) is not done:
                 assert isinstance(first, DetectorResult)
                 yield first
@@ -507,7 +507,7 @@ class EnterpriseDetectorPool:
             return job
         for bulkheads, shares in ((self._here, here), (self._there, there)):
             if shares:
-                bulkheads.submit(job, shares)
+                bulkheads.begin(job, shares)
         return job
 
     def _begin_adaptive(self, configs: Sequence[DetectorConfig], target_overhead: float) -> Job:

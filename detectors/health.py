@@ -201,7 +201,7 @@ class HealthMonitor:
 
     def _watch(self, every_s: float) -> None:
         while not self._stop.wait(every_s):
-            self.check()
+            _ = self.check()
 
     def _load(self) -> dict[str, tuple[float, ...]]:
         stored = self._store.values([_HISTORY_KEY], HISTORY_TTL_S).get(_HISTORY_KEY)

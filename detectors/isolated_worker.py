@@ -88,7 +88,7 @@ def _execute(
         raised = value if kind == "foreign" else problem
         body = pickle.dumps((type(raised).__qualname__, _words(raised)))
     value = None
-    with contextlib.suppress(Exception):
+    with contextlib.suppress(OSError, ValueError):  # over the limit, or closed by the detector
         sys.stdout.flush()
     after = resource.getrusage(resource.RUSAGE_SELF)
     cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -117,6 +117,7 @@ class Memo:
                 else:
                     self._flights[key] = Future()
                     claims.append(Claim("lead", flight=self._flights[key]))
+        from_store = 0
         wanted = [name for name, claim in zip(stored, claims, strict=True) if name and claim.kind == "lead"]
         if self._store is not None and wanted:
             found = self._store.values(wanted, self._ttl_s)
@@ -124,10 +125,12 @@ class Memo:
                 if claims[place].kind == "lead" and name in found:
                     value = msgspec.msgpack.decode(found[name])
                     self.settle(keys[place], value=value)
-                    self._stored_hits += 1
-                    self._hits += 1
                     claims[place] = Claim("hit", value)
-        self._misses += sum(claim.kind == "lead" for claim in claims)
+                    from_store += 1
+        with self._lock:
+            self._hits += from_store
+            self._stored_hits += from_store
+            self._misses += sum(claim.kind == "lead" for claim in claims)
         return claims
 
     def settle(

@@ -28,6 +28,7 @@ import psutil
 
 from detectors.errors import (
     DetectorPoolError,
+    ExecutionError,
     ExecutionTimedOut,
     ForeignError,
     IsolatedCrash,
@@ -83,24 +84,27 @@ class _Process:
     def __init__(self, registration: Registration) -> None:
         assert registration.transferable is not None, "registered for isolation in a thread"
         self.registration = registration
-        ours, theirs = socket.socketpair()
-        # Anonymous, so that nothing is left on disk when we are killed.
-        self._output = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         script = Path(__file__).with_name("isolated_worker.py")
         environment = {name: value for name, value in os.environ.items() if name not in SECRETS}
-        with theirs:
-            self._child = subprocess.Popen(
-                [sys.executable, "-P", str(script), str(theirs.fileno())],
-                pass_fds=(theirs.fileno(),),
-                stdin=subprocess.DEVNULL,
-                stdout=self._output,
-                stderr=self._output,
-                env=environment,
-                start_new_session=True,
-            )
+        with contextlib.ExitStack() as undo:
+            ours, theirs = socket.socketpair()
+            _ = undo.enter_context(ours)
+            with theirs:
+                # Anonymous, so that nothing is left on disk when we are killed.
+                self._output = undo.enter_context(tempfile.TemporaryFile())
+                self._child = subprocess.Popen(
+                    [sys.executable, "-P", str(script), str(theirs.fileno())],
+                    pass_fds=(theirs.fileno(),),
+                    stdin=subprocess.DEVNULL,
+                    stdout=self._output,
+                    stderr=self._output,
+                    env=environment,
+                    start_new_session=True,
+                )
+            self._pipe = Connection(ours.detach())
+            _ = undo.pop_all()
         self.pid = self._child.pid
         self.worker = f"process-{self.pid}"
-        self._pipe = Connection(ours.detach())
         self._started = False
         self._sent: list[Unit] = []
         self._retired = False
@@ -257,7 +261,13 @@ class ProcessShelf:
         while pending or (first := next(source, None)) is not None:
             if not pending and first is not None:
                 pending.append(first)
-            process = self._take(registration)
+            try:
+                process = self._take(registration)
+            except OSError as problem:  # no more processes, descriptors or memory
+                unit, _ = pending.popleft()
+                words = f"no process could be started for {registration.name}: {problem.strerror}"
+                yield unit, Outcome(error=ExecutionError(words))
+                continue
             taken: list[tuple[Unit, bytes]] = []
             end: _Ended | None = None
             try:

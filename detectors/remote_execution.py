@@ -172,10 +172,12 @@ def _execute(function: Callable[..., Any], data: bytes) -> tuple[Any, BaseExcept
 
 def _packed(name: str, pairs: Sequence[tuple[Any, BaseException | None]]) -> bytes | list[bytes]:
     if all(error is None for _, error in pairs):
-        with contextlib.suppress(Exception):  # then each for itself, so that the one at fault is found
+        try:
             data = pickle.dumps(pairs)
             pickle.loads(data)  # noqa: S301 - what cannot be read again must not take the others with it
-            return data
+        except Exception:  # then each for itself, so that the one at fault is found
+            return [_dumped(name, pair) for pair in pairs]
+        return data
     return [_dumped(name, pair) for pair in pairs]
 
 

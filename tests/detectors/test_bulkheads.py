@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors import EnterpriseDetectorPool
@@ -26,6 +26,7 @@ def _double(n: int) -> int:
     return n * 2
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.tuples(st.sampled_from(["a", "b", "none"]), st.integers(0, 50)), max_size=80),
     st.integers(1, 4),
@@ -113,6 +114,7 @@ def test_what_waits_behind_a_slow_execution_is_taken_by_others() -> None:
     assert done[-1] == 1_000
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 300)), min_size=1, max_size=12), st.integers(0, 2**32))
 def test_the_queue_gives_every_unit_once(adds: list[tuple[int, int]], seed: int) -> None:
     """When this fails, a unit is lost, or run twice, whatever is taken, stolen and finished in which order."""
@@ -144,6 +146,7 @@ def test_the_queue_gives_every_unit_once(adds: list[tuple[int, int]], seed: int)
     assert sorted(completed) == sorted(seen), "each job is complete once"
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 10), min_size=2, max_size=5, unique=True))
 def test_none_starves_and_priority_is_a_share(priorities: list[int]) -> None:
     """When this fails, a busy detector of high priority keeps another from ever running."""

@@ -79,7 +79,7 @@ class BreakerModel(RuleBasedStateMachine):
         assert self.breaker.calm == (self.state == "closed" and self.failures == 0)
 
 
-BreakerModel.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
+BreakerModel.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
 TestBreakerAgainstItsModel = BreakerModel.TestCase
 
 

@@ -77,19 +77,21 @@ def _exact(value: Any) -> Any:
     return type(value).__name__, repr(value)
 
 
+@settings(deadline=None)
 @given(VALUES)
 def test_equal_content_has_an_equal_key(value: Any) -> None:
     """When this fails, what was computed is computed again."""
     assert content_key(_again(value)) == content_key(value)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(VALUES, VALUES)
 def test_different_content_or_type_has_another_key(one: Any, two: Any) -> None:
     """When this fails, an execution is answered with the result of another."""
     assert (content_key(one) == content_key(two)) == (_exact(one) == _exact(two))
 
 
+@settings(deadline=None)
 @given(st.binary(min_size=1, max_size=64), st.data())
 def test_one_changed_byte_gives_another_key(content: bytes, data: st.DataObject) -> None:
     """When this fails, a changed file or array is answered as before."""

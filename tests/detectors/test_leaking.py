@@ -7,7 +7,7 @@ from tests.detectors.leaking import growth
 
 def test_memory_does_not_grow_with_executions() -> None:
     """When this fails, each execution leaves something behind, and a night's run ends without memory."""
-    seen = growth(12_000, blocks=24)
+    seen = growth(8_000, blocks=20)
 
     assert seen.flat, str(seen)
 
@@ -15,7 +15,7 @@ def test_memory_does_not_grow_with_executions() -> None:
 def test_a_leak_would_be_seen() -> None:
     """When this fails, the test above cannot fail."""
     kept: list[object] = []
-    seen = growth(12_000, blocks=24, leak=kept)
+    seen = growth(8_000, blocks=20, leak=kept)
 
-    assert len(kept) == 3_000
+    assert len(kept) == 2_000
     assert not seen.flat, str(seen)

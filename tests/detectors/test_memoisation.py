@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detectors import EnterpriseDetectorPool
@@ -89,6 +89,7 @@ def test_shrinks_under_pressure_and_grows_back() -> None:
     assert memo.state().limit_bytes == 100_000
 
 
+@settings(deadline=None)
 @given(st.integers(0, 10**12), st.integers(0, 10**12), st.floats(0, 1))
 def test_a_limit_never_exceeds_what_was_configured(current: int, configured: int, share: float) -> None:
     """When this fails, growing back overshoots, or pressure makes a cache grow."""
@@ -172,6 +173,7 @@ def test_an_error_is_shared_and_never_kept() -> None:
     assert third.from_cache
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.integers(0, 8), max_size=30), min_size=1, max_size=4))
 def test_effects_of_cached_executions_happen_exactly_once(calls: list[list[int]]) -> None:
     """When this fails, a cacheable execution runs twice or not at all, from several threads and within one call."""
@@ -252,6 +254,7 @@ def test_a_damaged_stored_value_is_computed_again(tmp_path: Path) -> None:
     assert (result.value, result.from_cache) == (2, False)
 
 
+@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text() | st.binary(),

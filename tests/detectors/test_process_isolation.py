@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import resource
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +15,8 @@ import psutil
 import pytest
 
 from detectors import EnterpriseDetectorPool
-from detectors.errors import ExecutionTimedOut, IsolatedCrash, NotTransferable, UsageError
+from detectors.enterprise_detector_pool import BreakerPolicy
+from detectors.errors import ExecutionError, ExecutionTimedOut, IsolatedCrash, NotTransferable, UsageError
 from tests.detectors.bad_detectors import BAD, good, hangs, hangs_and_tells, leaves_a_process
 from tests.detectors.killing import survive_kills
 
@@ -115,3 +120,45 @@ def test_a_kill_without_retries_is_an_error_in_its_place(tmp_path: Path) -> None
 
     assert isinstance(result.error, IsolatedCrash)
     assert result.error.exit_code_seen == -9
+
+
+def test_a_process_that_cannot_be_started_is_an_error_in_its_place() -> None:
+    """When this fails, a machine without free descriptors ends the call, or leaves the breaker half-open for ever."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    kept: list[int] = []
+    with EnterpriseDetectorPool(max_workers=1) as pool:
+        pool.register_detector("good", good, isolation="process", breaker=BreakerPolicy(failures=1, reset_s=0))
+        pool.register_detector("here", good)
+        pool.execute_detector("here", 0)  # its threads are started
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+            with contextlib.suppress(OSError):
+                for _ in range(256):
+                    kept.append(os.dup(1))
+            results = pool.execute_parallel([("good", (3,), {}), ("here", (4,), {})])
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            for descriptor in kept:
+                os.close(descriptor)
+        again = pool.execute_detector("good", 3)
+
+    assert isinstance(results[0].error, ExecutionError)
+    assert "no process could be started" in str(results[0].error)
+    assert (results[1].value, again.value) == (16, 9)
+
+
+def test_a_killed_driver_leaves_no_process(tmp_path: Path) -> None:
+    """When this fails, every killed run leaves processes that burn a processor for ever."""
+    pipe = tmp_path / "pid"
+    os.mkfifo(pipe)
+    code = (
+        "import sys; from detectors import EnterpriseDetectorPool; from tests.detectors.bad_detectors import *\n"
+        "pool = EnterpriseDetectorPool(max_workers=1)\n"
+        "pool.register_detector('hangs', hangs_and_tells, isolation='process')\n"
+        "pool.execute_detector('hangs', sys.argv[1])\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", code, str(pipe)], cwd=Path(__file__).parents[2]) as driver:
+        worker = psutil.Process(int(pipe.read_text()))
+        driver.kill()
+
+    assert worker.wait(30) is None
