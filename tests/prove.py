@@ -134,9 +134,9 @@ def _worker_kills() -> tuple[int, int]:
 
 def _leak() -> tuple[int, int]:
     """Run mixed executions through one pool; the whole is held or missed, so that all blocks count together."""
-    from tests.detectors.leaking import growth
+    from tests.detectors.leaking import growth_apart
 
-    seen = growth(EXECUTIONS, blocks=100)
+    seen = growth_apart(EXECUTIONS, blocks=100)
     sys.stdout.write(f"{seen}\n")
     return (EXECUTIONS if seen.flat else 0), EXECUTIONS
 

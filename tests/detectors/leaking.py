@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -39,6 +43,13 @@ class Growth:
             f"{self.executions} executions: {self.slope:+.2f} bytes each (95 % interval {self.low:+.2f} to "
             f"{self.high:+.2f}, Theil-Sen), {self.resident_bytes / 1e6:.0f} MB resident at the end"
         )
+
+
+def growth_apart(executions: int, blocks: int, leaks: bool = False) -> Growth:
+    """Measure in a fresh interpreter: in one that freed much before, a leak fills holes and is not seen."""
+    command = [sys.executable, "-m", "tests.detectors.leaking", str(executions), str(blocks), str(int(leaks))]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, check=True, timeout=1_800)
+    return Growth(**json.loads(done.stdout))
 
 
 def growth(executions: int, blocks: int, leak: list[Any] | None = None) -> Growth:
@@ -83,3 +94,8 @@ def _error(n: int) -> None:
 
 def _echo(n: int) -> int:
     return n
+
+
+if __name__ == "__main__":
+    kept: list[Any] | None = [] if sys.argv[3] == "1" else None
+    sys.stdout.write(json.dumps(dataclasses.asdict(growth(int(sys.argv[1]), int(sys.argv[2]), kept))))
