@@ -74,6 +74,8 @@ class ClangTidy(ClosureTool):
         if wrong is not None:
             return {name: _broken(wrong)}
         failed = FATAL.search(text) or FATAL.search(completed.stderr.decode("utf-8", "replace"))
+        if failed is not None and failed.group().endswith("[clang-diagnostic-error]"):
+            return {name: NotAnalysed("", "", "parse-error", failed.group()[:200])}
         if completed.exit_code != 0 or failed is not None:
             told = failed.group() if failed else completed.stderr.decode("utf-8", "replace")
             raise ToolCrashed(self.name, completed.exit_code, told)
