@@ -202,7 +202,7 @@ def export(
 
 
 @audit_app.command("rotate", epilog="Example: detector-pool audit rotate --ledger DIR --reason yearly")
-def rotate(  # noqa: PLR0917  # one parameter an option is how typer declares them
+def rotate(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
     ledger: LedgerFolder,
     keys: Keys = None,
     reason: Annotated[str, typer.Option(help="For the record.")] = "",

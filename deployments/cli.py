@@ -71,7 +71,7 @@ def _choice(value: str, allowed: tuple[str, ...], option: str) -> str:
 @app.command(
     "scan", epilog="Example: detector-pool scan src --detectors ruff,power-of-ten-c --format sarif -o out.sarif"
 )
-def scan_command(  # noqa: PLR0917  # one parameter an option is how typer declares them
+def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
     context: typer.Context,
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders or files.", show_default=False)],
     detectors: Annotated[
@@ -140,7 +140,7 @@ def scan_command(  # noqa: PLR0917  # one parameter an option is how typer decla
 
 
 @app.command("comply", epilog="Example: detector-pool comply src --fail-under 95")
-def comply_command(  # noqa: PLR0917  # one parameter an option is how typer declares them
+def comply_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders or files.", show_default=False)],
     config: Annotated[
         Path | None, typer.Option(help="File with [tool.detector-pool]: limits, words and selection of the rules.")

@@ -143,6 +143,7 @@ def _opened(value: Any, path_in_key: bool) -> _Level:  # noqa: PLR0911 - one ret
     return _structured(value)
 
 
+# p10: ignore[R10] a check that answers as soon as it knows reads better than one that nests by the maintainers
 def _structured(value: Any) -> _Level:
     kind = type(value)
     if isinstance(value, type):

@@ -83,7 +83,7 @@ class EnterpriseDetectorPool:
         ConfigurationError: `audit_mode` without an audit sink, or several installed.
     """
 
-    def __init__(
+    def __init__(  # p10: ignore[R10] the specification fixes this signature by the maintainers
         self,
         max_workers: int | None = None,
         cache_size: int = 10_000,
@@ -162,7 +162,7 @@ class EnterpriseDetectorPool:
             self._profiles.close()
         self._stack.close()
 
-    def register_detector(
+    def register_detector(  # p10: ignore[R10] the specification fixes this signature by the maintainers
         self,
         name: str,
         detector_func: Callable[..., Any],

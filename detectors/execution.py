@@ -196,10 +196,10 @@ class Runner:
         follows: list[tuple[int, Future[Any]]] = []
         for (index, key, stored), claim in zip(keyed, claims, strict=True):
             match claim:
-                case Claim("hit"):
+                case Claim(kind="hit"):
                     current.tally.from_cache += 1
                     current.results[index] = _kept(current, claim.value, None)
-                case Claim("lead"):
+                case Claim(kind="lead"):
                     leads[index] = key, stored
                 case Claim(flight=Future() as flight):
                     follows.append((index, flight))

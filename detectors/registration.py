@@ -98,7 +98,7 @@ class Registration(msgspec.Struct, frozen=True):
     """The function, pickled by value where it must be; `None` for isolation in a thread."""
 
 
-def registration(
+def registration(  # p10: ignore[R10] what register_detector takes by the maintainers
     name: str,
     function: Callable[..., Any],
     config: Mapping[str, Any] | None,

@@ -326,7 +326,7 @@ class WorkloadOptimizer:
             limit = self._controller.limit
         return {
             "observed_batches": sum(observed.values()),
-            **_errors(sum(scores.values(), Score())),
+            **_errors(sum(scores.values(), start=Score())),
             "concurrency_limit": limit,
             "detectors": {
                 name: {

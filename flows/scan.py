@@ -61,7 +61,7 @@ _CALLER: contextvars.ContextVar[_Caller] = contextvars.ContextVar("caller")
     persist_result=False,
     validate_parameters=True,
 )
-def scan_flow(  # noqa: PLR0917  # Prefect's form shows one field a parameter
+def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter by the maintainers
     paths: Annotated[list[str], Field(min_length=1)],
     evidence: str | None = None,
     keys: str | None = None,

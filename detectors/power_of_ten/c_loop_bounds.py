@@ -189,6 +189,7 @@ class _Loops:
             writes.sort(key=lambda write: write.offset)
         self._place(switches)
 
+    # p10: ignore[R10] a check that answers as soon as it knows reads better than one that nests by the maintainers
     def problem(self, loop: _Loop) -> str | None:
         """Return why the bound of a loop does not show; `None` if it does."""
         condition = self._condition(loop)
