@@ -435,7 +435,7 @@ class EnterpriseDetectorPool:
 
     def optimize_performance(self) -> dict[str, Any]:
         """
-        Fit cache and concurrency to what was learnt and to the system as it is now.
+        Fit models, cache and concurrency to what was learnt and to the system as it is now.
 
         Returns:
             `changes`: what, before, after and why, each; empty when all is as it should be. `expired_results_dropped`:
@@ -447,6 +447,11 @@ class EnterpriseDetectorPool:
         if before != after:
             why = f"{share:.0%} of the memory that this process may use is free"
             changes.append({"what": "cache_bytes", "before": before, "after": after, "why": why})
+        for name, refit in self._optimizer.refit().items():
+            if refit.kept:
+                why = f"mean error in seconds on {refit.observations} observations, fitted by {refit.estimator}"
+                changed = {"before": refit.online_error_s, "after": refit.refit_error_s}
+                changes.append({"what": f"model of {name}", **changed, "why": why})
         with self._lock:
             names = list(self._known)
         if names:
