@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +159,7 @@ def _compare(load: Load, plan: Plan, bare: ProcessPoolExecutor) -> None:
             ratios, busy = [], []
             for _ in range(plan.pairs):
                 other = rival(best)
-                mine = _timed(lambda door=execute: _checked(door(configs)), plan.workers)  # type: ignore[misc]
+                mine = _timed(partial(_run_checked, execute, configs), plan.workers)
                 ratios.append(mine.seconds / other.seconds)
                 busy.append(mine.busy)
             print(
@@ -204,6 +205,10 @@ def _checked(results: Sequence[Any]) -> None:
     failed = [result.error for result in results if result.error is not None]
     if failed:
         raise failed[0]
+
+
+def _run_checked(door: Callable[..., Sequence[Any]], configs: Sequence[Any]) -> None:
+    _checked(door(configs))
 
 
 def _timed(run: Callable[[], Any], workers: int) -> Measured:

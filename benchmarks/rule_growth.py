@@ -14,6 +14,7 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from detectors.detector import RuleGroup, discover
@@ -147,8 +148,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _grown(name: str, language: Language, sources: list[bytes], group: RuleGroup) -> str:
     bare = _parser(language)
     group.check_file(parse(sources[0], language, "warm.c"))
-    ruled = [_seconds(lambda data=data: group.check_file(parse(data, language, "grown.c"))) for data in sources]  # type: ignore[misc]
-    parsed = [_seconds(lambda data=data: bare.parse(data)) for data in sources]  # type: ignore[misc]
+
+    def rules(data: bytes) -> None:
+        group.check_file(parse(data, language, "grown.c"))
+
+    ruled = [_seconds(partial(rules, data)) for data in sources]
+    parsed = [_seconds(partial(bare.parse, data)) for data in sources]
     sizes = " ".join(f"{len(data) / 1e6:6.2f}" for data in sources)
     times = " ".join(f"{seconds:7.3f}" for seconds in ruled)
     return f"{name:22} {sizes:>22}  {times:>24}  {_exponent(sources, ruled):8.2f}  {_exponent(sources, parsed):12.2f}"

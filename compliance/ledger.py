@@ -557,7 +557,7 @@ def _lock(folder: str) -> int:
         except OSError as problem:
             os.close(descriptor)
             raise LedgerUnwritable(folder, told(problem)) from problem
-        time.sleep(LOCK_STEP_S)
+        time.sleep(LOCK_STEP_S)  # flock has no wait with an end
 
 
 def _keep_apart(folder: Path, keys: Path) -> None:

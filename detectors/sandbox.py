@@ -21,7 +21,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -52,6 +52,8 @@ __all__ = [
     "safe_name",
 ]
 
+Answers = dict[str, FileReport | NotAnalysed]
+"""By report path."""
 ARGUMENT_BYTES = 96 << 10
 """For the file names of one command: the kernel's 128 KiB a string and pre-commit's cap, less room for options."""
 PLAIN_COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,120}\Z")
@@ -255,33 +257,13 @@ def analyse_with_tool(tool: Tool, sources: Mapping[str, bytes]) -> dict[str, Fil
         DetectorWroteFiles: The tool changed its files.
         ToolError: The run was ended by `end_all`.
     """
-    generation = _RUNNING.ended
-    missing = tool.missing()
-    if missing is not None:
+    if missing := tool.missing():
         return {path: NotAnalysed(path, tool.name, "tool-missing", missing) for path in sources}
-    answers: dict[str, FileReport | NotAnalysed] = {}
-    batches = list(_argument_batches(sources))
-    # Each failure halves a batch, so no more than twice as many runs as files can ever be needed.
-    for _ in range(2 * len(sources) + len(batches)):
-        if not batches:
-            break
-        batch = batches.pop()
-        try:
-            answers |= _analyse_once(tool, batch)
-        except ToolMissing:
-            raise
-        except ToolError as problem:
-            if generation != _RUNNING.ended:
-                raise
-            if len(batch) == 1:
-                path = next(iter(batch))
-                answers[path] = NotAnalysed(path, tool.name, _reason(problem), _told(problem))
-            else:
-                paths = list(batch)
-                middle = len(paths) // 2
-                batches += [{path: batch[path] for path in part} for part in (paths[:middle], paths[middle:])]
-    assert not batches, "a batch was neither analysed nor given up"
-    return answers
+
+    def once(_: Context, paths: Sequence[str]) -> Answers:
+        return _analyse_once(tool, {path: sources[path] for path in paths})
+
+    return _halving(tool, [(Context(), list(batch)) for batch in _argument_batches(sources)], once)
 
 
 def analyse_in_context(
@@ -303,32 +285,43 @@ def analyse_in_context(
         DetectorWroteFiles: The tool changed its files.
         ToolError: The run was ended by `end_all`.
     """
-    generation = _RUNNING.ended
     if missing := tool.missing():
         return {path: NotAnalysed(path, tool.name, "tool-missing", missing) for path in sources}
-    answers: dict[str, FileReport | NotAnalysed] = {}
     with ShadowTree({path: tool.prepare(data) for path, data in {**support, **sources}.items()}) as shadow:
-        runs = list(_runs(tool, sources, contexts))
-        # Each failure halves a run, so no more than twice as many as files can ever be needed.
-        for _ in range(2 * len(sources) + len(runs)):
-            if not runs:
-                break
-            context, paths = runs.pop()
-            try:
-                answers |= _answers(tool, shadow, _safe(context), {path: sources[path] for path in paths})
-            except ToolMissing:
-                raise
-            except ToolError as problem:
-                if generation != _RUNNING.ended:
-                    raise
-                if len(paths) == 1:
-                    answers[paths[0]] = NotAnalysed(paths[0], tool.name, _reason(problem), _told(problem))
-                else:
-                    middle = len(paths) // 2
-                    runs += [(context, paths[:middle]), (context, paths[middle:])]
-        assert not runs, "a run was neither finished nor given up"
+
+        def once(context: Context, paths: Sequence[str]) -> Answers:
+            return _answers(tool, shadow, _safe(context), {path: sources[path] for path in paths})
+
+        answers = _halving(tool, list(_runs(tool, sources, contexts)), once)
         if changed := shadow.changed():
             raise DetectorWroteFiles(tool.name, changed)
+    return answers
+
+
+def _halving(
+    tool: Tool, runs: list[tuple[Context, list[str]]], once: Callable[[Context, Sequence[str]], Answers]
+) -> Answers:
+    """Run each; one that fails is halved until the file at fault is alone, which is *not analysed*."""
+    generation = _RUNNING.ended
+    answers: Answers = {}
+    # Each failure halves a run, so no more than twice as many as files can ever be needed.
+    for _ in range(sum(2 * len(paths) + 1 for _, paths in runs)):
+        if not runs:
+            break
+        context, paths = runs.pop()
+        try:
+            answers |= once(context, paths)
+        except ToolMissing:
+            raise
+        except ToolError as problem:
+            if generation != _RUNNING.ended:
+                raise
+            if len(paths) == 1:
+                answers[paths[0]] = NotAnalysed(paths[0], tool.name, _reason(problem), _told(problem))
+            else:
+                middle = len(paths) // 2
+                runs += [(context, paths[:middle]), (context, paths[middle:])]
+    assert not runs, "a run was neither finished nor given up"
     return answers
 
 
