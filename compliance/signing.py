@@ -394,7 +394,7 @@ def _named(key_id: str) -> str:
 
 
 def _is_name(name: str) -> bool:
-    return bool(name) and "+" not in name and not any(character.isspace() for character in name)
+    return "+" not in name and name.split() == [name]
 
 
 def _decoded(encoded: bytes) -> bytes | None:
