@@ -177,6 +177,8 @@ class Detector(abc.ABC):
     """Whether the same bytes under another path may give another result; then the path is in the cache key."""
     complexity_score: float = 1.0
     """Seconds a megabyte, as a start until there is a history."""
+    on_request: ClassVar[bool] = False
+    """Whether it runs only where it is named; what runs otherwise must not hang on what a machine happens to have."""
 
     @abc.abstractmethod
     def code_files(self) -> Iterable[Path]:
@@ -411,8 +413,10 @@ class Registry:
         return Registry(item.configured(settings) if isinstance(item, RuleGroup) else item for item in self)
 
     def select(self, names: Iterable[str] | None) -> Registry:
-        """Return the named detectors only (all for `None`); raises UnknownDetector."""
-        return self if names is None else Registry({name: self[name] for name in names}.values())
+        """Return the named detectors (for `None` all that run without being named); raises UnknownDetector."""
+        if names is None:
+            return Registry(detector for detector in self if not detector.on_request)
+        return Registry({name: self[name] for name in names}.values())
 
 
 @functools.cache

@@ -57,6 +57,8 @@ NOISE_FLOOR_S = 0.05
 """Variance grows with the prediction; below this length the clock and the scheduler decide."""
 FIRST_NOISE = 0.25
 """Squared relative error assumed as long as there are no more observations than coefficients."""
+RATE_SPREAD = 100.0
+"""How many times itself a declared rate may plausibly be off."""
 MISS = 0.05
 """Asked for on each side of an interval: 5 % below, 5 % above."""
 SURPRISES = 2_000
@@ -166,6 +168,7 @@ class DurationModel:
         size = len(FEATURES)
         self._prior: Features = (0.0, 0.0, 0.0, *(seconds_a_mb,) * 4)
         self._centre: Features = self._prior
+        self._declared_start_s = 0.0
         if state is not None and len(state.prior) == len(state.coefficients) == len(state.targets) == size:
             self._restore(state)
             return
@@ -188,6 +191,20 @@ class DurationModel:
         self._low, self._high = QuantileTracker(MISS, state.low), QuantileTracker(1 - MISS, state.high)
         self._surprises = dict(state.surprises)
         self._recent = list(state.recent)
+
+    def expect_start(self, seconds: float) -> None:
+        """
+        Believe that a batch takes `seconds` to begin, as far as what was seen does not tell otherwise.
+
+        Without this a few small batches of a slow starter teach a rate for bytes that is wrong by orders.
+
+        Args:
+            seconds: As the tool declares, not below 0.
+        """
+        assert seconds >= 0, "a start gives no time back"
+        self._declared_start_s = seconds
+        if not self.n and self.coefficients == self._prior:
+            self.coefficients = (max(seconds, self._prior[0]), *self._prior[1:])
 
     def state(self) -> ModelState:
         """Return what to keep."""
@@ -314,9 +331,10 @@ class DurationModel:
         self._unsolved = 0
         size = len(FEATURES)
         active = [place for place in range(size) if self._products[place * (size + 1)] > 0]
-        self._centre = self._believed()
-        beliefs = list(self._centre)
+        self._centre = self._believed(0.0)
         noise = self._noise(active)
+        self._centre = self._believed(noise)
+        beliefs = list(self._centre)
         # At most one coefficient leaves in each round, so the rounds are bounded by their number.
         for _ in range(size):
             solved = self._solved(active, noise)
@@ -358,16 +376,19 @@ class DurationModel:
     def _scale(self, place: int) -> float:
         """Return how far a coefficient may plausibly be from nothing."""
         slope = max(self._centre[3:])
-        return (0.18, slope / 300, slope / 300, *(slope / 2,) * 4)[place]
+        return (max(0.18, self._declared_start_s), slope / 300, slope / 300, *(slope / 2,) * 4)[place]
 
-    def _believed(self) -> Features:
+    def _believed(self, noise: float) -> Features:
         """Return what the coefficients are drawn to: a refit's, or the one rate for all bytes that fits best so far."""
         if len(set(self._prior[3:])) > 1 or any(self._prior[:3]):
             return self._prior
-        size, slopes = len(FEATURES), range(3, len(FEATURES))
+        size, slopes, start_s = len(FEATURES), range(3, len(FEATURES)), self._declared_start_s
         spread = sum(self._products[row * size + column] for row in slopes for column in slopes)
-        rate = sum(self._targets[row] for row in slopes) / spread if spread > 0 else 0.0
-        return (0.0, 0.0, 0.0, *(rate if rate > LEAST_RATE else self._prior[3],) * 4)
+        beyond = sum(self._targets[row] - start_s * self._products[row * size] for row in slopes)
+        # A few small files say nothing of a rate: until bytes outweigh the noise, the one that was declared counts.
+        pull = noise / (RATE_SPREAD * self._prior[3]) ** 2
+        rate = (beyond + pull * self._prior[3]) / (spread + pull) if spread > 0 else 0.0
+        return (start_s, 0.0, 0.0, *(rate if rate > LEAST_RATE else self._prior[3],) * 4)
 
 
 def _eliminated(rows: list[list[float]]) -> list[float]:

@@ -365,6 +365,7 @@ class WorkloadOptimizer:
         with self._lock:
             histories = [self._history(name) for name in detectors]
             for history in histories:
+                history.model.expect_start(limits.start_s / len(histories))
                 history.learn()
             start_s = sum(history.model.line(None)[0] for history in histories)
             if not all(history.known for history in histories):

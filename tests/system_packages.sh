@@ -5,6 +5,13 @@ missing=""
 for program in gcc g++ cppcheck; do
 	command -v "$program" >/dev/null || missing="$missing $program"
 done
+if ! command -v semgrep >/dev/null; then
+	# Apart from the project's environment, since its dependencies contradict ours.
+	[ "$(id -u)" = 0 ] || { echo "install semgrep first: pipx install --global semgrep" >&2; exit 1; }
+	python3.11 -m venv /opt/semgrep
+	/opt/semgrep/bin/python -m pip install -q semgrep==1.182.0
+	ln -sf /opt/semgrep/bin/semgrep /usr/local/bin/semgrep
+fi
 [ -z "$missing" ] && exit 0
 [ "$(id -u)" = 0 ] || { echo "install these first:$missing" >&2; exit 1; }
 apt-get update -qq

@@ -107,6 +107,19 @@ def test_memory_of_files_is_bounded_and_keeps_the_largest_misses() -> None:
     assert all(str(number) in state.surprises for number in range(9_000, 10_000))
 
 
+def test_small_batches_of_a_slow_starter_teach_no_rate() -> None:
+    """Two files of a tool that takes seconds to begin must not make the next tree's batches hold one file each."""
+    model = DurationModel(1.0)
+    model.expect_start(3.0)
+    for files, size_bytes, taken_s in ((3, 900, 6.1), (1, 400, 4.2)):
+        features = work_features(size_bytes, "c", files=files, batches=1)
+        model.learn(features, [taken_s], model.seconds(features))
+
+    a_batch_s, a_file_s, a_megabyte_s = model.line("c")
+    assert a_batch_s > 3.0
+    assert 10_000 * a_file_s + 10 * a_megabyte_s < 3_600
+
+
 def test_a_model_is_the_same_after_it_was_kept() -> None:
     """What is lost between runs is learnt again every night."""
     model = _taught(DurationModel(), 5, 50, 0.1)
