@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 CLEAN, FINDINGS, USAGE, INTERNAL, NOT_WHOLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
-FORMATS = ("text", "json", "sarif", "github", "gitlab")
+FORMATS = ("text", "json", "sarif", "github", "gitlab", "junit", "csv")
 LEVELS = ("error", "warning", "note", "never")
 SHOWN_NOT_ANALYSED = 20
 
@@ -90,7 +90,7 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         Path | None, typer.Option(help="Output of an earlier `scan --json`; its findings do not count.")
     ] = None,
     evidence: Annotated[Path | None, typer.Option(help="New folder for the signed evidence.")] = None,
-    format_: Annotated[str, typer.Option("--format", help="text, json, sarif, github or gitlab.")] = "text",
+    format_: Annotated[str, typer.Option("--format", help="text, json, sarif, github, gitlab, junit or csv.")] = "text",
     json: Json = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the result.")] = None,
     fail_on: Annotated[str, typer.Option(help="Exit with 1 from this level: error, warning, note or never.")] = "error",

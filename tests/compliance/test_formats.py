@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
+from xml.etree import ElementTree
 
 import jsonschema
 import pyarrow.parquet as pq
@@ -13,7 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compliance.formats import github, gitlab, html, run_json, sarif, scan_json, tables
+from compliance.formats import csv as csv_format
+from compliance.formats import github, gitlab, html, junit, run_json, sarif, scan_json, tables
 from detectors.findings import as_json
 from detectors.model import Finding, Region, RunRecord
 from tests.compliance.conftest import HOSTILE, make_run
@@ -150,3 +154,29 @@ def test_ci_formats_escape_and_leave_out_what_is_suppressed(run: RunRecord) -> N
     assert lines == ["::error file=a%2Cb%3Ac.c,line=1,col=1,title=R::one%0A::error::two"]
     assert [issue["severity"] for issue in issues] == ["major", "minor"]
     assert len(github.dumps(run).splitlines()) == 2
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.text(max_size=20), NAMES)
+def test_junit_counts_each_finding_once_and_is_xml_whatever_the_tree_says(message: str, path: str) -> None:
+    """A CI server that cannot read the report shows a green build."""
+    finding = Finding("P10-R1-goto", "error", message, Region(1))
+    root = ElementTree.fromstring(junit.dumps(make_run(found=((path, "power-of-ten-c", finding),))))
+
+    suites = {suite.get("name"): suite for suite in root}
+    suite = suites["power-of-ten-c"]
+    assert suite.get("failures") == "1" == str(len(suite.findall("testcase/failure")))
+    assert int(suite.get("errors", "")) == len(suite.findall("testcase/error"))
+    assert all(int(suite.get("tests", "")) == len(suite) for suite in root)
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1", 'fine, "quoted"\nnext'])
+def test_csv_gives_every_text_back_and_no_spreadsheet_runs_it(text: str) -> None:
+    """A message of the scanned tree that is a formula would run on whoever opens the table."""
+    finding = Finding("P10-R1-goto", "error", text, Region(1))
+    table = csv_format.dumps(make_run(found=(("a.c", "power-of-ten-c", finding),))).decode()
+    (row,) = csv.DictReader(io.StringIO(table, newline=""))
+
+    assert row["message"].removeprefix("'") == text
+    assert row["message"][0] not in "=+-@\t\r\n"
+    assert (row["path"], row["line"], row["suppressed"]) == ("a.c", "1", "False")
