@@ -39,6 +39,7 @@ from compliance.ledger_format import (
     MAX_EVENT_BYTES,
     MAX_SEGMENT_RECORDS,
     PREFIX,
+    PUBLIC,
     RECORD,
     SYSTEM,
     TAG_BYTES,
@@ -67,7 +68,7 @@ from compliance.merkle import Frontier
 from compliance.signing import Checkpoint, SigningKey, signed_note
 from detectors.errors import UsageError
 
-__all__ = ["Disk", "Ledger", "Receipt"]
+__all__ = ["Disk", "Ledger", "Publication", "Receipt"]
 
 SEGMENT_RECORDS, SEGMENT_SECONDS = 16_384, 86_400
 SEGMENT_BYTES = 64 << 20
@@ -121,6 +122,19 @@ class Receipt:
         return self.indices[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """That a record in clear is durable, and the proof that it is there (RFC 9162 §2.1.3)."""
+
+    index: int
+    leaf: bytes
+    """The record as it stands in its file; its leaf hash is SHA-256(0x00 || leaf)."""
+    path: tuple[bytes, ...]
+    """Sibling hashes of 32 bytes, from the leaf upwards."""
+    checkpoint: bytes
+    """The signed head of the `index + 1` records up to it; the path leads to its root."""
+
+
 @dataclass(slots=True)
 class _Ticket:
     """Events of one caller on their way into commits."""
@@ -164,6 +178,7 @@ class Ledger:
         self._link, self._head = chain.state.link, chain.head
         self._number, self._torn = chain.next_number, chain.torn
         self._segment: _Segment | None = None
+        self._last_record = b""
         self._queue: deque[_Ticket] = deque()
         self._queue_lock, self._commit_lock = threading.Lock(), threading.Lock()
         self._failed: str | None = None
@@ -258,6 +273,16 @@ class Ledger:
             raise
 
     @property
+    def origin(self) -> str:
+        """The ledger's name."""
+        return self._opened.origin
+
+    @property
+    def verifier_key(self) -> str:
+        """The key that signs heads now, as a verifier key of C2SP signed-note."""
+        return self._key.public.vkey(self._opened.origin)
+
+    @property
     def size(self) -> int:
         """Records so far."""
         return self._frontier.size
@@ -300,6 +325,24 @@ class Ledger:
         if ticket.failure is not None:
             raise LedgerUnwritable(self._opened.folder, str(ticket.failure)) from ticket.failure
         return Receipt(range(ticket.first, ticket.first + len(ticket.payloads)), ticket.checkpoint)
+
+    def publish(self, event: Mapping[str, object]) -> Publication:
+        """
+        Append an event in clear, for who verifies without the passphrase, and return when it is durable.
+
+        Costs no reading: the path of the newest leaf is the peaks of the tree before it.
+
+        Raises:
+            UsageError, LedgerUnwritable: See `append_all`.
+        """
+        payload = _payloads((event,), _now())[0]
+        with self._commit_lock:
+            if self._torn:
+                _ = self._commit([])
+            path = tuple(reversed(self._frontier.peaks))
+            index = self._commit([(PUBLIC, payload)])
+            assert self.size == index + 1, "nothing follows it in its commit"
+            return Publication(index, self._last_record, path, self._head)
 
     def recover(self) -> Receipt | None:
         """Account for a torn commit now, and record that; None when there is none."""
@@ -444,6 +487,8 @@ class Ledger:
         self._persist(segment, b"".join(commit.parts))
         first = self.size + bool(self._torn)
         segment.records += len(entries)
+        # Behind the last record's frame stands the head alone.
+        self._last_record = commit.parts[-2]
         self._frontier, self._link, self._head = frontier, link_after_head(link, head), note
         self._number, self._torn, self._segment = segment.header.number + 1, (), segment
         self._failed = None
@@ -503,11 +548,14 @@ class Ledger:
 def _encrypt(
     commit: _Commit, entries: Sequence[tuple[bytes, bytes]], cipher: SegmentCipher, index: int, link: bytes
 ) -> bytes:
-    """Add the records to the commit; return the last one's leaf hash."""
+    """Add the records to the commit, public ones in clear; return the last one's leaf hash."""
     pack, encrypt, sha256 = PREFIX.pack, cipher.encrypt, hashlib.sha256
     for kind, payload in entries:
-        prefix = pack(kind, len(payload) + TAG_BYTES, index, link)
-        frame = with_checksum(prefix + encrypt(index.to_bytes(NONCE_BYTES, "big"), payload, prefix))
+        if kind == PUBLIC:
+            frame = with_checksum(pack(kind, len(payload), index, link) + payload)
+        else:
+            prefix = pack(kind, len(payload) + TAG_BYTES, index, link)
+            frame = with_checksum(prefix + encrypt(index.to_bytes(NONCE_BYTES, "big"), payload, prefix))
         link = sha256(b"\0" + frame).digest()
         commit.parts.append(frame)
         commit.leaves.append(link)

@@ -29,6 +29,20 @@ class Settings:
         return self.state / "keys"
 
     @property
+    def ledger(self) -> Path:
+        """Folder of the ledger that runs are recorded in; made with the first of them, where there is a passphrase."""
+        return self.state / "ledger"
+
+    def keys_of(self, ledger: Path) -> Path:
+        """
+        Return the folder of a ledger's signing key.
+
+        The ledger of this machine's runs has a key of its own: the one that signs evidence may lie unencrypted, and
+        who holds either cannot speak for the other.
+        """
+        return self.state / "ledger-keys" if ledger.absolute() == self.ledger else self.keys
+
+    @property
     def prefect(self) -> Path:
         """Folder of the Prefect server that a run brings up."""
         return self.state / "prefect"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -146,7 +147,8 @@ def test_a_run_that_is_not_whole_fails_and_says_so(
 
     assert not seen["whole"]
     assert "Failed" in seen["states"]
-    assert '"whole": false' in (tmp_path / "evidence" / "manifest.json").read_text()
+    envelope = json.loads((tmp_path / "evidence" / "attestation.intoto.jsonl").read_text())
+    assert b'"whole":false' in base64.b64decode(envelope["payload"])
 
 
 def test_run_scan_is_a_command(
