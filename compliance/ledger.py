@@ -58,6 +58,7 @@ from compliance.ledger_format import (
     open_file,
     read_genesis,
     segment_name,
+    segment_numbers,
     sign_genesis,
     told,
     with_checksum,
@@ -171,14 +172,15 @@ class _Commit:
 class Ledger:
     """A ledger open for writing; one at a time, held by a lock on its folder. Threads may append at once."""
 
-    def __init__(self, opened: Opened, chain: Chain, key: SigningKey, root_key: bytes, lock: int, disk: Disk) -> None:  # noqa: PLR0917  # made by `open` only
+    def __init__(  # noqa: PLR0917  # made by `open` only
+        self, opened: Opened, chain: Chain, key: SigningKey, root_key: bytes, lock: int, disk: Disk, patience_s: float
+    ) -> None:
         self._opened, self._signers, self._epoch = opened, chain.signers, chain.epoch
         self._key, self._root_key, self._lock_descriptor, self._disk = key, root_key, lock, disk
-        self._frontier = Frontier(chain.state.size, chain.state.peaks)
-        self._link, self._head = chain.state.link, chain.head
-        self._number, self._torn = chain.next_number, chain.torn
+        self._patience_s = patience_s
         self._segment: _Segment | None = None
         self._last_record = b""
+        self._stand(chain)
         self._queue: deque[_Ticket] = deque()
         self._queue_lock, self._commit_lock = threading.Lock(), threading.Lock()
         self._failed: str | None = None
@@ -241,7 +243,10 @@ class Ledger:
         return read_genesis(str(folder))
 
     @classmethod
-    def open(cls, folder: Path, keys: Path, passphrase: bytes, *, disk: Disk | None = None) -> Ledger:
+    def open(
+        cls, folder: Path, keys: Path, passphrase: bytes, *, disk: Disk | None = None,
+        patience_s: float = LOCK_PATIENCE_S,
+    ) -> Ledger:  # fmt: skip
         """
         Open a ledger for writing. Reads the last segment only, whatever the ledger's size.
 
@@ -250,6 +255,7 @@ class Ledger:
             keys: Where the signing key lies.
             passphrase: Of the records and of the signing key.
             disk: What writes; the operating system when absent.
+            patience_s: How long another writer is waited for.
 
         Raises:
             LedgerMissing: There is none.
@@ -260,14 +266,14 @@ class Ledger:
             FormatTooNew: A newer release wrote it.
         """
         opened = read_genesis(str(folder))
-        lock = _lock(str(folder))
+        lock = _lock(str(folder), patience_s)
         try:
             _keep_apart(folder, keys)
             chain = last_chain(opened)
             root_key = unlock(opened, passphrase, {chain.epoch.number: chain.epoch})[chain.epoch.number]
             key = _signing_key(opened, keys, passphrase, chain)
             _settle(opened, chain, disk or Disk())
-            return cls(opened, chain, key, root_key, lock, disk or Disk())
+            return cls(opened, chain, key, root_key, lock, disk or Disk(), patience_s)
         except BaseException:
             os.close(lock)
             raise
@@ -337,6 +343,7 @@ class Ledger:
         """
         payload = _payloads((event,), _now())[0]
         with self._commit_lock:
+            self._hold()
             if self._torn:
                 _ = self._commit([])
             path = tuple(reversed(self._frontier.peaks))
@@ -347,6 +354,7 @@ class Ledger:
     def recover(self) -> Receipt | None:
         """Account for a torn commit now, and record that; None when there is none."""
         with self._commit_lock:
+            self._hold()
             if not self._torn:
                 return None
             first = self.size
@@ -368,6 +376,7 @@ class Ledger:
             LedgerUnwritable: See `append_all`.
         """
         with self._commit_lock:
+            self._hold()
             old = self._key
             new = SigningKey.create_successor(keys, passphrase)
             number = self._epoch.number + 1
@@ -387,6 +396,17 @@ class Ledger:
             new.publish(keys)
             return Receipt(range(first, self.size), self._head)
 
+    def release(self) -> None:
+        """
+        Let other writers in until the next append, which goes on from where they left it.
+
+        The keys stay unlocked in memory: taking the ledger up again costs no derivation.
+        """
+        with self._commit_lock:
+            if self._lock_descriptor >= 0 and self._failed is None:
+                os.close(self._lock_descriptor)
+                self._lock_descriptor = -1
+
     def close(self) -> None:
         """Give the ledger free."""
         with self._commit_lock:
@@ -403,6 +423,50 @@ class Ledger:
         self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _stand(self, chain: Chain) -> None:
+        """Stand at the end of what is there."""
+        self._frontier = Frontier(chain.state.size, chain.state.peaks)
+        self._link, self._head = chain.state.link, chain.head
+        self._number, self._torn = chain.next_number, chain.torn
+
+    def _hold(self) -> None:
+        """
+        Have the lock, and know where the ledger stands.
+
+        Raises:
+            LedgerBusy: Another writer holds it, and may be waited for.
+            LedgerLocked: Another writer has rotated the keys.
+            LedgerDamaged, LedgerUnwritable: As `open`.
+        """
+        if self._lock_descriptor >= 0 or self._failed is not None:
+            return
+        lock = _lock(self._opened.folder, self._patience_s)
+        try:
+            if not self._is_as_it_was_left():
+                chain = last_chain(self._opened)
+                if (chain.epoch, chain.signers) != (self._epoch, self._signers):
+                    raise LedgerLocked(self._opened.folder, "another writer has rotated its keys; open it again")
+                _settle(self._opened, chain, self._disk)
+                self._close_segment()
+                self._stand(chain)
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock_descriptor = lock
+
+    def _is_as_it_was_left(self) -> bool:
+        """Tell whether nobody wrote since, by the number of the last file and its length."""
+        segment = self._segment
+        if segment is None or segment.descriptor < 0:
+            return False
+        try:
+            numbers, _ = segment_numbers(self._opened.folder)
+            named, ours = os.lstat(segment.path), os.fstat(segment.descriptor)
+        except OSError:
+            return False
+        same_file = (named.st_ino, named.st_dev) == (ours.st_ino, ours.st_dev)
+        return same_file and named.st_size == segment.size_bytes and numbers[-1:] == [segment.header.number]
 
     def _lead(self) -> None:
         """Commit what waits, for all who wait: as much as one commit takes."""
@@ -465,6 +529,7 @@ class Ledger:
         """
         if self._failed is not None:
             raise LedgerUnwritable(self._opened.folder, f"{self._failed}; open the ledger again")
+        self._hold()
         segment = self._segment
         commit = _Commit()
         link = self._link
@@ -587,13 +652,13 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _lock(folder: str) -> int:
+def _lock(folder: str, patience_s: float) -> int:
     """Hold the folder for writing. The lock is on the folder itself: there is no lock file that could be removed."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as problem:
         raise LedgerUnwritable(folder, told(problem)) from problem
-    deadline = time.monotonic() + LOCK_PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

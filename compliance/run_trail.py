@@ -1,7 +1,7 @@
 """
 What a ledger keeps of one run: who began it on what, what was planned, what came out, the attestation, how it ended.
 
-The ledger is opened for moments only, so that runs side by side share one; a run that was killed has a beginning and no
+The ledger is held for moments only, so that runs side by side share one; a run that was killed has a beginning and no
 end. Where there is no ledger, the same calls keep nothing, and the attestation says that and why.
 """
 
@@ -11,14 +11,13 @@ import contextlib
 import os
 import platform
 import pwd
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 
 from compliance.attestation import LedgerReference, NoLedger, snapshot_root
-from compliance.errors import LedgerBusy, LedgerError, LedgerMissing
+from compliance.errors import LedgerError, LedgerMissing
 from compliance.ledger import Ledger, Publication
 from detectors.errors import UsageError
 from detectors.model import RunRecord
@@ -51,17 +50,10 @@ class LedgerPlace:
             LedgerBusy: Another writer held it for half a minute.
             LedgerError: See `Ledger.open` and `Ledger.create`.
         """
-        deadline = time.monotonic() + BUSY_PATIENCE_S
-        while True:
-            try:
-                return Ledger.open(self.folder, self.keys, self.passphrase)
-            except LedgerBusy:  # it has waited itself, so this is no spinning
-                if time.monotonic() > deadline:
-                    raise
-            except LedgerMissing:
-                if not self.create or (self.folder.is_dir() and any(self.folder.iterdir())):
-                    raise
+        if self.create and not (self.folder.is_dir() and any(self.folder.iterdir())):
+            with contextlib.suppress(LedgerMissing):  # another run has just made it
                 _ = Ledger.create(self.folder, self.keys, self.passphrase)
+        return Ledger.open(self.folder, self.keys, self.passphrase, patience_s=BUSY_PATIENCE_S)
 
 
 class RunTrail:
@@ -99,6 +91,9 @@ class RunTrail:
             if problem is None:
                 raise
             problem.add_note(f"the end of the run could not be recorded: {second}")
+        finally:
+            if self._ledger is not None:
+                self._ledger.close()
 
     def started(self, run_id: str, options: ScanOptions) -> None:
         """
@@ -143,9 +138,9 @@ class RunTrail:
         )
 
     def reference(self) -> LedgerReference | NoLedger:
-        """Return what the attestation says of the ledger; while `held`, if there is one."""
+        """Return what the attestation says of the ledger, once the run has begun."""
         if self._ledger is None or self._start_index is None:
-            assert self._place is None, "a ledger is held while the attestation is made"
+            assert self._place is None, "a run is recorded from its beginning"
             return NoLedger(self._reason)
         return LedgerReference(self._ledger.origin, self._ledger.verifier_key, self._start_index)
 
@@ -177,16 +172,16 @@ class RunTrail:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Keep the ledger open for several records; raises LedgerError."""
-        if self._place is None or self._ledger is not None:
+        """Open the ledger where it is not, and let others in afterwards; raises LedgerError."""
+        if self._place is None:
             yield
             return
-        with self._place.open() as ledger:
-            self._ledger = ledger
-            try:
-                yield
-            finally:
-                self._ledger = None
+        if self._ledger is None:
+            self._ledger = self._place.open()
+        try:
+            yield
+        finally:
+            self._ledger.release()
 
     def _record(self, kind: str, **fields: object) -> None:
         if self._place is None:
