@@ -74,6 +74,8 @@ class RunTrail:
         self._pending: list[dict[str, object]] = []
         """What goes into the ledger with the next record: it is not worth an opening of its own."""
         self._start_index: int | None = None
+        self._reached = False
+        """Whether the ledger could be opened, so that there may be a beginning that asks for an end."""
         self._outcome = "failed"
         self._ended = False
 
@@ -92,8 +94,7 @@ class RunTrail:
                 raise
             problem.add_note(f"the end of the run could not be recorded: {second}")
         finally:
-            if self._ledger is not None:
-                self._ledger.close()
+            self._let_go()
 
     def started(self, run_id: str, options: ScanOptions) -> None:
         """
@@ -160,7 +161,7 @@ class RunTrail:
 
     def ended(self, problem: BaseException | None = None) -> None:
         """Record the end, once; raises LedgerError."""
-        if not self._run_id or self._ended or self._start_index is None:
+        if not self._reached or self._ended:
             return
         if problem is not None and not isinstance(problem, Exception):
             self._outcome = "interrupted"
@@ -178,10 +179,20 @@ class RunTrail:
             return
         if self._ledger is None:
             self._ledger = self._place.open()
+            self._reached = True
         try:
             yield
-        finally:
+        except BaseException:
+            # An interrupt in the middle of a commit leaves a ledger that takes no more; the next record opens it anew.
+            self._let_go()
+            raise
+        if self._ledger is not None:
             self._ledger.release()
+
+    def _let_go(self) -> None:
+        if self._ledger is not None:
+            self._ledger.close()
+            self._ledger = None
 
     def _record(self, kind: str, **fields: object) -> None:
         if self._place is None:

@@ -103,7 +103,7 @@ def _key(settings: Settings) -> Iterator[Check]:
 
 
 def _ledger(settings: Settings) -> Iterator[Check]:
-    """Tell whether runs are recorded. Without a passphrase they are not, and their evidence says so: nothing to mend."""
+    """Tell whether runs are recorded; where they are not, their evidence says so, which is nothing to mend."""
     if settings.passphrase is None:
         seen = "runs are not recorded: set DETECTOR_POOL_PASSPHRASE, or give scan --passphrase-file"
         yield Check("ledger of runs", True, seen)

@@ -407,3 +407,30 @@ def test_a_released_writer_waits_and_refuses_rotated_keys(tmp_path: Path) -> Non
 def make_ledger(place: LedgerPlace) -> Path:
     place.open().close()
     return place.folder
+
+
+def test_a_write_that_fails_in_the_middle_ends_the_run_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Disk full while the attestation is recorded: the first error is told, and the end is recorded when there is room."""
+    from compliance.errors import LedgerUnwritable
+    from compliance.ledger import Disk
+
+    place = place_of(tmp_path)
+    record = make_run()
+    key = SigningKey.load_or_create(tmp_path / "keys")
+
+    def run() -> None:
+        with RunTrail(place) as trail:
+            trail.started(record.run_id, ScanOptions((tmp_path,)))
+            with monkeypatch.context() as patched:
+                patched.setattr(Disk, "write", full)
+                _ = collect(record, tmp_path / "evidence", key, trail)
+
+    def full(_self: Disk, _descriptor: int, _data: memoryview) -> int:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(LedgerUnwritable, match="No space"):
+        run()
+    found = [line["event"] for line in events(place)]
+    assert [event["type"] for event in found] == ["scan.started", "scan.ended"]
+    assert found[1]["outcome"] == "failed"
+    assert not (tmp_path / "evidence").exists()
