@@ -174,13 +174,18 @@ def snapshot_root(files: Iterable[SourceFile]) -> str:
         AttestationInvalid: A digest is no sha256.
     """
     entries = sorted((file.path.encode(), _raw(file.digest)) for file in files)
+    if len({path for path, _ in entries}) != len(entries):
+        raise AttestationInvalid("a path stands for two files")
     return tree_hash(leaf_hash(path + b"\0" + digest) for path, digest in entries).hex()
 
 
 def predicate_of(run: RunRecord, ledger: LedgerReference | NoLedger) -> Predicate:
     """Return what is said of a run; raises AttestationInvalid for a record whose digests are none."""
     not_analysed = sum(unit.state == "not-analysed" for unit in run.units)
-    assert not_analysed <= len(run.not_analysed), "each unit that was not analysed has its entry"
+    if not_analysed > len(run.not_analysed):
+        raise AttestationInvalid(f"{not_analysed} units were not analysed, {len(run.not_analysed)} entries say so")
+    if run.whole and run.planned != run.executed + run.cached:
+        raise AttestationInvalid(f"{run.planned} units were planned, {run.executed + run.cached} have an answer")
     return Predicate(
         run_id=run.run_id,
         version=run.version,
@@ -202,6 +207,7 @@ def predicate_of(run: RunRecord, ledger: LedgerReference | NoLedger) -> Predicat
 def seal(subjects: Sequence[Subject], predicate: Predicate, key: SigningKey) -> bytes:
     """Return a signed envelope as its file holds it: one line of JSON, so that bundles are files put together."""
     assert subjects, "an attestation is over something"
+    assert len({subject.name for subject in subjects}) == len(subjects), "each file is named once"
     statement = Statement(STATEMENT_TYPE, tuple(sorted(subjects, key=_name)), PREDICATE_TYPE, predicate)
     payload = _encoder.encode(statement)
     signature = Signature(key.public.id, base64.b64encode(key.sign(pae(payload))).decode())
@@ -230,6 +236,8 @@ def open_envelope(data: bytes, key: VerifyingKey) -> Statement:
         raise AttestationInvalid(f"it is no DSSE envelope: {problem}") from problem
     if envelope.payload_type != PAYLOAD_TYPE or len(signatures) != 1:
         raise AttestationInvalid(f"it is not one signature over {PAYLOAD_TYPE}")
+    if len(data) > MAX_ENVELOPE_BYTES:
+        raise AttestationInvalid(f"it is larger than {MAX_ENVELOPE_BYTES} bytes")
     if len(signatures[0]) != SIGNATURE_BYTES or not key.verifies(signatures[0], pae(payload)):
         raise AttestationInvalid("its signature is not valid")
     if envelope.signatures[0].keyid != key.id:

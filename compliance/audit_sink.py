@@ -19,7 +19,7 @@ import msgspec
 from compliance.errors import LedgerUnwritable
 from compliance.ledger import Ledger
 from compliance.run_trail import LedgerPlace
-from detectors.errors import DetectorPoolError
+from detectors.errors import DetectorPoolError, UsageError
 from detectors.ports import Alert
 
 __all__ = ["LedgerAuditSink"]
@@ -62,6 +62,8 @@ class LedgerAuditSink:
         Raises:
             LedgerUnwritable: An earlier event could not be written, or the sink is closed; this one is not kept.
         """
+        if "event" not in event:
+            raise UsageError("an event names its kind under `event`")
         with self._state:
             self._check()
             if self._closing:
@@ -86,6 +88,7 @@ class LedgerAuditSink:
         """Return when all events so far are durable; raises LedgerUnwritable where they cannot be."""
         with self._state:
             until = self._taken
+            assert self._durable <= until, "only what came can be durable"
             while self._durable < until and self._failure is None:
                 self._state.wait()
             self._check()
@@ -119,9 +122,11 @@ class LedgerAuditSink:
                     # Whatever comes now shares the commit.
                     self._state.wait(DELAY_S)
                 events, self._waiting = self._waiting, []
+                assert len(events) <= self._taken - self._durable, "no event is committed twice"
                 self._state.notify_all()
             try:
-                _ = self._ledger.append_all(events)
+                receipt = self._ledger.append_all(events)
+                assert len(receipt.indices) == len(events), "each event is a record"
                 self._ledger.release()
             except DetectorPoolError as problem:
                 with self._state:

@@ -22,7 +22,7 @@ from types import ModuleType
 from compliance import attestation
 from compliance.attestation import Subject
 from compliance.errors import EvidenceError, EvidenceExists
-from compliance.evidence_verify import ATTESTATION, CHECKPOINT, PROOF, PUBLIC_KEY, Check, Verdict, verify
+from compliance.evidence_verify import APART, ATTESTATION, CHECKPOINT, PROOF, PUBLIC_KEY, Check, Verdict, verify
 from compliance.ledger_proof import proof_of
 from compliance.run_trail import RunTrail
 from compliance.signing import SigningKey
@@ -51,6 +51,7 @@ def collect(run: RunRecord, folder: Path, key: SigningKey, trail: RunTrail | Non
         LedgerError: The ledger cannot be written; nothing is left behind.
     """
     folder = folder.absolute()
+    assert not run.whole or run.planned == len(run.units), "a whole run has one answer for each unit"
     draft = folder.with_name(f".{folder.name}.{run.run_id}")
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -78,6 +79,8 @@ def _write(run: RunRecord, folder: Path, key: SigningKey, trail: RunTrail) -> by
         if _missing(module):
             continue
         file = folder / module.NAME
+        if module.NAME in APART or file.exists():
+            raise EvidenceError(f"two formats write {module.NAME}; a format has a name of its own")
         module.write(run, file)
         subjects.append(Subject(module.NAME, {"sha256": _sha256(file)}, module.MEDIA_TYPE))
     assert subjects, "every installation writes some format"

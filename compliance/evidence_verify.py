@@ -29,7 +29,7 @@ from compliance.signing import Checkpoint, VerifyingKey
 from detectors.errors import UsageError
 from detectors.model import RunRecord
 
-__all__ = ["ATTESTATION", "CHECKPOINT", "PROOF", "PUBLIC_KEY", "Check", "Verdict", "verify"]
+__all__ = ["APART", "ATTESTATION", "CHECKPOINT", "PROOF", "PUBLIC_KEY", "Check", "Verdict", "verify"]
 
 ATTESTATION, PUBLIC_KEY = "attestation.intoto.jsonl", "public-key.pem"
 CHECKPOINT, PROOF = "ledger-checkpoint", "ledger-proof.json"
@@ -38,7 +38,6 @@ APART = frozenset({ATTESTATION, PUBLIC_KEY, CHECKPOINT, PROOF})
 RECORD, FORMER = "run.json", "manifest.json"
 MAX_KEY_BYTES = 1024
 MAX_CHECKPOINT_BYTES = 64 << 10
-CHUNK_BYTES = 1 << 20
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -97,23 +96,32 @@ def verify(
     checks = [key_check, envelope_check]
     proven: Checkpoint | None = None
     if statement is not None:
-        proven, ledger_checks = _check_ledger_files(folder, statement, hashlib.sha256(envelope).hexdigest())
-        checks += ledger_checks
-        files = [_check_file(folder, subject) for subject in statement.subject]
-        checks += [_check_record(folder, check, statement) if check.file == RECORD else check for check in files]
-        named = {check.file for check in checks}
-        checks += [Check(name, False, "it is not in the attestation") for name in sorted(_entries(folder) - named)]
+        proven, contents = _check_contents(folder, statement, hashlib.sha256(envelope).hexdigest())
+        checks += contents
     anchors = ["public-key"] if trusted is not None and key_check.ok and envelope_check.ok else []
     for name, check in _check_anchors(folder, statement, proven, ledger, checkpoint):
         checks.append(check)
         anchors += [name] if check.ok else []
+    return _verdict(tuple(checks), tuple(anchors), statement)
+
+
+def _check_contents(folder: Path, statement: Statement, digest: str) -> tuple[Checkpoint | None, list[Check]]:
+    """Hold everything else in the folder against its attestation; return the checkpoint that holds, too."""
+    proven, checks = _check_ledger_files(folder, statement, digest)
+    files = [_check_file(folder, subject) for subject in statement.subject]
+    checks += [_check_record(folder, check, statement) if check.file == RECORD else check for check in files]
+    named = {ATTESTATION, PUBLIC_KEY, *(check.file for check in checks)}
+    checks += [Check(name, False, "it is not in the attestation") for name in sorted(_entries(folder) - named)]
+    return proven, checks
+
+
+def _verdict(checks: tuple[Check, ...], anchors: tuple[str, ...], statement: Statement | None) -> Verdict:
+    ok = all(check.ok for check in checks)
+    assert ok or any(check.problem for check in checks), "what does not hold says why"
     stated = statement.predicate.ledger if statement is not None else None
-    recorded = stated if isinstance(stated, LedgerReference) else None
-    return Verdict(
-        all(check.ok for check in checks), bool(anchors), tuple(checks), tuple(anchors),
-        recorded.origin if recorded is not None else None,
-        stated.reason if stated is not None and not isinstance(stated, LedgerReference) else None,
-    )  # fmt: skip
+    if isinstance(stated, LedgerReference):
+        return Verdict(ok, bool(anchors), checks, anchors, stated.origin, None)
+    return Verdict(ok, bool(anchors), checks, anchors, None, stated.reason if stated is not None else None)
 
 
 def _check_key(folder: Path, trusted: VerifyingKey | None) -> tuple[Check, VerifyingKey | None]:
@@ -194,9 +202,7 @@ def _problem_of_proof(
 def _check_file(folder: Path, subject: Subject) -> Check:
     try:
         with os.fdopen(_open(folder / subject.name), "rb") as opened:
-            digest = hashlib.sha256()
-            for chunk in iter(lambda: opened.read(CHUNK_BYTES), b""):
-                digest.update(chunk)
+            digest = hashlib.file_digest(opened, "sha256")
     except OSError as problem:
         return Check(subject.name, False, _told(problem))
     if digest.hexdigest() != subject.digest["sha256"]:

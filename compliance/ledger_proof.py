@@ -37,6 +37,8 @@ class LedgerProof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     def event(self) -> dict[str, object]:
         """Return what the record says; raises ProofInvalid if it is not a public record of this index."""
+        if self.index < 0:
+            raise ProofInvalid(f"there is no record {self.index}")
         payload = public_payload(self.leaf)
         if payload is None:
             raise ProofInvalid("it holds no record in clear")
@@ -48,12 +50,15 @@ class LedgerProof(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Hold it against a signed checkpoint; raises ProofInvalid."""
         if checkpoint.origin != self.origin:
             raise ProofInvalid(f"it is of the ledger {self.origin}, the checkpoint of {checkpoint.origin}")
+        if self.index >= checkpoint.size:
+            raise ProofInvalid(f"record {self.index} is not among the {checkpoint.size} of the checkpoint")
         verify_inclusion(self.index, checkpoint.size, leaf_hash(self.leaf), self.path, checkpoint.root)
 
 
 def proof_of(publication: Publication, origin: str) -> bytes:
     """Return the file of a proof."""
     assert public_payload(publication.leaf) is not None, "a published record is in clear"
+    assert len(publication.path) <= MAX_PATH, "a path that no reader would take"
     proof = LedgerProof(FORMAT, origin, publication.index, publication.leaf, publication.path)
     return encode(proof) + b"\n"
 
@@ -98,6 +103,6 @@ def read_checkpoint(data: bytes, verifier_key: str, origin: str) -> Checkpoint:
 def claimed_checkpoint(data: bytes, file: str = "in the evidence") -> Checkpoint:
     """Return what a note says, whoever signed it; raises CheckpointInvalid if it is no checkpoint."""
     text, blank, _ = data.rpartition(b"\n\n")
-    if not blank:
+    if not blank or not text:
         raise CheckpointInvalid(file, "it is no signed note")
     return Checkpoint.from_text(text + b"\n", file)

@@ -36,6 +36,7 @@ class PoolAuditSink(LedgerAuditSink):
         settings = _settings(os.environ.get("DETECTOR_POOL_HOME"))
         folder = settings.pool_ledger
         keys = settings.keys_of(folder)
+        assert not keys.is_relative_to(folder), "keys lie outside of what they sign"
         super().__init__(LedgerPlace(folder, keys, _passphrase(settings, folder, keys), create=True))
 
 
@@ -53,6 +54,7 @@ def _passphrase(settings: Settings, ledger: Path, keys: Path) -> bytes:
         return settings.passphrase
     if ledger.exists():
         raise ConfigurationError(f"the ledger {ledger} has a passphrase; set DETECTOR_POOL_PASSPHRASE")
+    assert not file.exists(), "a passphrase that is there is never replaced"
     keys.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w") as opened:
