@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.intervals import told
-from benchmarks.pool_work import calibrated, spin
+from benchmarks.pool_work import calibrated, nothing, spin
 from compliance.audit_sink import LedgerAuditSink
 from compliance.run_trail import LedgerPlace
 from detectors.enterprise_detector_pool import EnterpriseDetectorPool
 
 UNIT_MS = (5, 20)
+EMPTY_UNITS = 20_000
 ISOLATIONS = ("thread", "process")
 Config = tuple[str, tuple[Any, ...], dict[str, Any]]
 
@@ -39,10 +40,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"{options.workers} workers, load average {os.getloadavg()[0]:.1f} at the start")
     with tempfile.TemporaryDirectory(dir=".") as scratch:  # a real disk: temporary folders may lie in memory
         place = LedgerPlace(Path(scratch) / "ledger", Path(scratch) / "keys", b"benchmark", create=True)
+        _a_unit(options, place)
         for kind in ISOLATIONS:
             for milliseconds in UNIT_MS:
                 _compare(kind, milliseconds, options, place)
     return 0
+
+
+def _a_unit(options: argparse.Namespace, place: LedgerPlace) -> None:
+    """Print the processor time that auditing adds to one execution, on executions that do nothing themselves."""
+    configs: list[Config] = [("unit", (number,), {}) for number in range(EMPTY_UNITS)]
+    sink = LedgerAuditSink(place)
+    added = []
+    with (
+        EnterpriseDetectorPool(max_workers=options.workers) as plain,
+        EnterpriseDetectorPool(max_workers=options.workers, audit_mode=True, audit_sink=sink) as audited,
+    ):
+        for pool in (plain, audited):
+            pool.register_detector("unit", nothing)
+            _ = pool.execute_parallel(configs[:1_000])
+        for _ in range(options.pairs):
+            used_s = [_timed(plain, configs, None)[1], _timed(audited, configs, sink)[1]]
+            added.append((used_s[1] - used_s[0]) / EMPTY_UNITS * 1e6)
+    sink.close()
+    print(f"processor microseconds that auditing adds to an execution: {told(added)}", flush=True)
 
 
 def _compare(kind: Any, milliseconds: int, options: argparse.Namespace, place: LedgerPlace) -> None:
