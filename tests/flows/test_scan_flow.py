@@ -154,13 +154,20 @@ def test_a_run_that_is_not_whole_fails_and_says_so(
 def test_run_scan_is_a_command(
     pool_command: Callable[..., subprocess.CompletedProcess[bytes]], small_tree: Path, tmp_path: Path, home: Path
 ) -> None:
-    """With JSON on standard output, exit codes as `scan` has them, and evidence that verifies."""
+    """With JSON on standard output, exit codes as `scan` has them, evidence that verifies, and a ledger that has it."""
     state = Path(os.environ["DETECTOR_POOL_HOME"]) / "state"
     state.mkdir(parents=True)
     shutil.copytree(home / "prefect", state / "prefect")
     arguments = ("run", "scan", small_tree, "--detectors", "power-of-ten-c", "--fail-on", "warning", "--json")
-    done = pool_command(*arguments, "--evidence", tmp_path / "evidence")
+    locked = {**os.environ, "DETECTOR_POOL_PASSPHRASE": "correct horse"}
+    done = pool_command(*arguments, "--evidence", tmp_path / "evidence", env=locked)
 
     assert done.returncode == 1, done.stderr.decode()
     assert json.loads(done.stdout)["summary"]["whole"]
-    assert pool_command("evidence", "verify", tmp_path / "evidence").returncode == 0
+    anchor = ("--ledger", state / "ledger")
+    assert pool_command("evidence", "verify", tmp_path / "evidence", *anchor).returncode == 0
+    lines = pool_command("audit", "export", *anchor, env=locked).stdout.splitlines()
+    recorded = [json.loads(line)["event"] for line in lines]
+    kinds = ["scan.started", "scan.planned", "scan.settled", "evidence.attested", "scan.ended"]
+    assert [event["type"] for event in recorded] == kinds
+    assert recorded[-1]["outcome"] == "finished"
