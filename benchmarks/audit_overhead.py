@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=2.0, help="of work a side, shared by the workers")
     options = parser.parse_args(arguments)
     print(f"{options.workers} workers, load average {os.getloadavg()[0]:.1f} at the start")
-    with tempfile.TemporaryDirectory(dir=".") as scratch:  # a real disk: temporary folders may lie in memory
+    beside = Path(".demo")  # a real disk: temporary folders may lie in memory
+    beside.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=beside) as scratch:
         place = LedgerPlace(Path(scratch) / "ledger", Path(scratch) / "keys", b"benchmark", create=True)
         _a_unit(options, place)
         for kind in ISOLATIONS:
