@@ -10,7 +10,7 @@ SCORE := 89
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead balance simulate ledger-speed
+.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead balance simulate ledger-speed audit-overhead
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ corpus: $(STAMP) ## Measure the Power of Ten rules on labelled cases (fetches th
 		$(BIN)/python demo/fetch_source.py demo/sources.json "$$name" $(DEMO)/sources || exit 1; done
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.corpus.evaluate --packages $(DEMO)/sources
 
-test-services: $(STAMP) ## Run the tests that need system packages (gcc, g++, cppcheck, semgrep: installed where missing)
+test-services: $(STAMP) ## Run the tests that need system packages (gcc, g++, cppcheck, openssl, semgrep: installed where missing)
 	@sh tests/system_packages.sh
 	$(BIN)/python -m pytest -q -n $(JOBS) -m system tests
 
@@ -74,6 +74,9 @@ simulate: $(STAMP) ## Simulate the planner on 1,000 workers and 1,000,000 units;
 
 ledger-speed: $(STAMP) ## Measure the ledger beside bare fdatasync and sha256; RECORDS=1000000 for the full size
 	$(BIN)/python -m benchmarks.ledger --records $(or $(RECORDS),100000)
+
+audit-overhead: $(STAMP) ## Measure what audit_mode with its ledger costs a pool, on and off by turns; PAIRS=n
+	$(BIN)/python -m benchmarks.audit_overhead --pairs $(or $(PAIRS),10)
 
 prove: $(STAMP) ## Run the full counts of tampered evidence, killed runs and mutated files (an hour or so)
 	$(BIN)/python -m tests.prove

@@ -5,6 +5,7 @@ Errors of the proof, below the engine's base error:
     └── EvidenceError         exit 3
         ├── EvidenceExists    exit 2   the folder is taken
         ├── KeyUnusable       exit 2   the signing key is missing, too open, of another kind, or locked
+        ├── AttestationInvalid  exit 1  an attestation is not signed, or is not what it should be
         └── LedgerError       exit 7   a ledger cannot be read or written
             ├── LedgerDamaged      exit 1   it was changed, or is damaged
             ├── ProofInvalid       exit 1   a Merkle proof does not lead to the signed root
@@ -23,6 +24,7 @@ from __future__ import annotations
 from detectors.errors import DetectorPoolError
 
 __all__ = [
+    "AttestationInvalid",
     "CheckpointInvalid",
     "EvidenceError",
     "EvidenceExists",
@@ -65,6 +67,12 @@ class KeyUnusable(EvidenceError):
 
     def __str__(self) -> str:
         return f"the key {self.file} cannot be used: {self.problem}"
+
+
+class AttestationInvalid(EvidenceError):
+    """An attestation that is not signed by the key that is asked for, or is not what it should be."""
+
+    exit_code = 1
 
 
 class LedgerError(EvidenceError):

@@ -39,6 +39,7 @@ from compliance.ledger_format import (
     MAX_EVENT_BYTES,
     MAX_SEGMENT_RECORDS,
     PREFIX,
+    PUBLIC,
     RECORD,
     SYSTEM,
     TAG_BYTES,
@@ -57,6 +58,7 @@ from compliance.ledger_format import (
     open_file,
     read_genesis,
     segment_name,
+    segment_numbers,
     sign_genesis,
     told,
     with_checksum,
@@ -67,7 +69,7 @@ from compliance.merkle import Frontier
 from compliance.signing import Checkpoint, SigningKey, signed_note
 from detectors.errors import UsageError
 
-__all__ = ["Disk", "Ledger", "Receipt"]
+__all__ = ["Disk", "Ledger", "Publication", "Receipt"]
 
 SEGMENT_RECORDS, SEGMENT_SECONDS = 16_384, 86_400
 SEGMENT_BYTES = 64 << 20
@@ -121,6 +123,19 @@ class Receipt:
         return self.indices[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """That a record in clear is durable, and the proof that it is there (RFC 9162 §2.1.3)."""
+
+    index: int
+    leaf: bytes
+    """The record as it stands in its file; its leaf hash is SHA-256(0x00 || leaf)."""
+    path: tuple[bytes, ...]
+    """Sibling hashes of 32 bytes, from the leaf upwards."""
+    checkpoint: bytes
+    """The signed head of the `index + 1` records up to it; the path leads to its root."""
+
+
 @dataclass(slots=True)
 class _Ticket:
     """Events of one caller on their way into commits."""
@@ -157,13 +172,15 @@ class _Commit:
 class Ledger:
     """A ledger open for writing; one at a time, held by a lock on its folder. Threads may append at once."""
 
-    def __init__(self, opened: Opened, chain: Chain, key: SigningKey, root_key: bytes, lock: int, disk: Disk) -> None:  # noqa: PLR0917  # made by `open` only
+    def __init__(  # noqa: PLR0917  # made by `open` only
+        self, opened: Opened, chain: Chain, key: SigningKey, root_key: bytes, lock: int, disk: Disk, patience_s: float
+    ) -> None:
         self._opened, self._signers, self._epoch = opened, chain.signers, chain.epoch
         self._key, self._root_key, self._lock_descriptor, self._disk = key, root_key, lock, disk
-        self._frontier = Frontier(chain.state.size, chain.state.peaks)
-        self._link, self._head = chain.state.link, chain.head
-        self._number, self._torn = chain.next_number, chain.torn
+        self._patience_s = patience_s
         self._segment: _Segment | None = None
+        self._last_record = b""
+        self._stand(chain)
         self._queue: deque[_Ticket] = deque()
         self._queue_lock, self._commit_lock = threading.Lock(), threading.Lock()
         self._failed: str | None = None
@@ -226,7 +243,10 @@ class Ledger:
         return read_genesis(str(folder))
 
     @classmethod
-    def open(cls, folder: Path, keys: Path, passphrase: bytes, *, disk: Disk | None = None) -> Ledger:
+    def open(
+        cls, folder: Path, keys: Path, passphrase: bytes, *, disk: Disk | None = None,
+        patience_s: float = LOCK_PATIENCE_S,
+    ) -> Ledger:  # fmt: skip
         """
         Open a ledger for writing. Reads the last segment only, whatever the ledger's size.
 
@@ -235,6 +255,7 @@ class Ledger:
             keys: Where the signing key lies.
             passphrase: Of the records and of the signing key.
             disk: What writes; the operating system when absent.
+            patience_s: How long another writer is waited for.
 
         Raises:
             LedgerMissing: There is none.
@@ -245,17 +266,27 @@ class Ledger:
             FormatTooNew: A newer release wrote it.
         """
         opened = read_genesis(str(folder))
-        lock = _lock(str(folder))
+        lock = _lock(str(folder), patience_s)
         try:
             _keep_apart(folder, keys)
             chain = last_chain(opened)
             root_key = unlock(opened, passphrase, {chain.epoch.number: chain.epoch})[chain.epoch.number]
             key = _signing_key(opened, keys, passphrase, chain)
             _settle(opened, chain, disk or Disk())
-            return cls(opened, chain, key, root_key, lock, disk or Disk())
+            return cls(opened, chain, key, root_key, lock, disk or Disk(), patience_s)
         except BaseException:
             os.close(lock)
             raise
+
+    @property
+    def origin(self) -> str:
+        """The ledger's name."""
+        return self._opened.origin
+
+    @property
+    def verifier_key(self) -> str:
+        """The key that signs heads now, as a verifier key of C2SP signed-note."""
+        return self._key.public.vkey(self._opened.origin)
 
     @property
     def size(self) -> int:
@@ -301,9 +332,29 @@ class Ledger:
             raise LedgerUnwritable(self._opened.folder, str(ticket.failure)) from ticket.failure
         return Receipt(range(ticket.first, ticket.first + len(ticket.payloads)), ticket.checkpoint)
 
+    def publish(self, event: Mapping[str, object]) -> Publication:
+        """
+        Append an event in clear, for who verifies without the passphrase, and return when it is durable.
+
+        Costs no reading: the path of the newest leaf is the peaks of the tree before it.
+
+        Raises:
+            UsageError, LedgerUnwritable: See `append_all`.
+        """
+        payload = _payloads((event,), _now())[0]
+        with self._commit_lock:
+            self._hold()
+            if self._torn:
+                _ = self._commit([])
+            path = tuple(reversed(self._frontier.peaks))
+            index = self._commit([(PUBLIC, payload)])
+            assert self.size == index + 1, "nothing follows it in its commit"
+            return Publication(index, self._last_record, path, self._head)
+
     def recover(self) -> Receipt | None:
         """Account for a torn commit now, and record that; None when there is none."""
         with self._commit_lock:
+            self._hold()
             if not self._torn:
                 return None
             first = self.size
@@ -325,6 +376,7 @@ class Ledger:
             LedgerUnwritable: See `append_all`.
         """
         with self._commit_lock:
+            self._hold()
             old = self._key
             new = SigningKey.create_successor(keys, passphrase)
             number = self._epoch.number + 1
@@ -344,6 +396,17 @@ class Ledger:
             new.publish(keys)
             return Receipt(range(first, self.size), self._head)
 
+    def release(self) -> None:
+        """
+        Let other writers in until the next append, which goes on from where they left it.
+
+        The keys stay unlocked in memory: taking the ledger up again costs no derivation.
+        """
+        with self._commit_lock:
+            if self._lock_descriptor >= 0 and self._failed is None:
+                os.close(self._lock_descriptor)
+                self._lock_descriptor = -1
+
     def close(self) -> None:
         """Give the ledger free."""
         with self._commit_lock:
@@ -360,6 +423,50 @@ class Ledger:
         self, _type: type[BaseException] | None, _value: BaseException | None, _trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _stand(self, chain: Chain) -> None:
+        """Stand at the end of what is there."""
+        self._frontier = Frontier(chain.state.size, chain.state.peaks)
+        self._link, self._head = chain.state.link, chain.head
+        self._number, self._torn = chain.next_number, chain.torn
+
+    def _hold(self) -> None:
+        """
+        Have the lock, and know where the ledger stands.
+
+        Raises:
+            LedgerBusy: Another writer holds it, and may be waited for.
+            LedgerLocked: Another writer has rotated the keys.
+            LedgerDamaged, LedgerUnwritable: As `open`.
+        """
+        if self._lock_descriptor >= 0 or self._failed is not None:
+            return
+        lock = _lock(self._opened.folder, self._patience_s)
+        try:
+            if not self._is_as_it_was_left():
+                chain = last_chain(self._opened)
+                if (chain.epoch, chain.signers) != (self._epoch, self._signers):
+                    raise LedgerLocked(self._opened.folder, "another writer has rotated its keys; open it again")
+                _settle(self._opened, chain, self._disk)
+                self._close_segment()
+                self._stand(chain)
+        except BaseException:
+            os.close(lock)
+            raise
+        self._lock_descriptor = lock
+
+    def _is_as_it_was_left(self) -> bool:
+        """Tell whether nobody wrote since, by the number of the last file and its length."""
+        segment = self._segment
+        if segment is None or segment.descriptor < 0:
+            return False
+        try:
+            numbers, _ = segment_numbers(self._opened.folder)
+            named, ours = os.lstat(segment.path), os.fstat(segment.descriptor)
+        except OSError:
+            return False
+        same_file = (named.st_ino, named.st_dev) == (ours.st_ino, ours.st_dev)
+        return same_file and named.st_size == segment.size_bytes and numbers[-1:] == [segment.header.number]
 
     def _lead(self) -> None:
         """Commit what waits, for all who wait: as much as one commit takes."""
@@ -422,6 +529,7 @@ class Ledger:
         """
         if self._failed is not None:
             raise LedgerUnwritable(self._opened.folder, f"{self._failed}; open the ledger again")
+        self._hold()
         segment = self._segment
         commit = _Commit()
         link = self._link
@@ -444,6 +552,8 @@ class Ledger:
         self._persist(segment, b"".join(commit.parts))
         first = self.size + bool(self._torn)
         segment.records += len(entries)
+        # Behind the last record's frame stands the head alone.
+        self._last_record = commit.parts[-2]
         self._frontier, self._link, self._head = frontier, link_after_head(link, head), note
         self._number, self._torn, self._segment = segment.header.number + 1, (), segment
         self._failed = None
@@ -503,11 +613,14 @@ class Ledger:
 def _encrypt(
     commit: _Commit, entries: Sequence[tuple[bytes, bytes]], cipher: SegmentCipher, index: int, link: bytes
 ) -> bytes:
-    """Add the records to the commit; return the last one's leaf hash."""
+    """Add the records to the commit, public ones in clear; return the last one's leaf hash."""
     pack, encrypt, sha256 = PREFIX.pack, cipher.encrypt, hashlib.sha256
     for kind, payload in entries:
-        prefix = pack(kind, len(payload) + TAG_BYTES, index, link)
-        frame = with_checksum(prefix + encrypt(index.to_bytes(NONCE_BYTES, "big"), payload, prefix))
+        if kind == PUBLIC:
+            frame = with_checksum(pack(kind, len(payload), index, link) + payload)
+        else:
+            prefix = pack(kind, len(payload) + TAG_BYTES, index, link)
+            frame = with_checksum(prefix + encrypt(index.to_bytes(NONCE_BYTES, "big"), payload, prefix))
         link = sha256(b"\0" + frame).digest()
         commit.parts.append(frame)
         commit.leaves.append(link)
@@ -539,13 +652,13 @@ def _now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _lock(folder: str) -> int:
+def _lock(folder: str, patience_s: float) -> int:
     """Hold the folder for writing. The lock is on the folder itself: there is no lock file that could be removed."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as problem:
         raise LedgerUnwritable(folder, told(problem)) from problem
-    deadline = time.monotonic() + LOCK_PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

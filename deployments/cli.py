@@ -1,5 +1,5 @@
 """
-`detector-pool`: arguments, progress, exit codes; the only file that prints, beside `audit_commands`.
+`detector-pool`: arguments, progress, exit codes; the only file that prints, beside those of command groups.
 
 Results go to standard output, progress and messages to standard error. Whatever comes from the scanned tree has its
 control characters escaped before it reaches a terminal.
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from deployments.audit_commands import audit_app
+from deployments.evidence_commands import evidence_app, ledger_place, refuse_existing, scan_with_evidence
 from detectors.errors import DetectorPoolError, UsageError
 
 if TYPE_CHECKING:
@@ -52,7 +53,6 @@ run_app = typer.Typer(
     no_args_is_help=True,
 )
 detectors_app = typer.Typer(help="What is registered.", no_args_is_help=True)
-evidence_app = typer.Typer(help="Evidence folders.", no_args_is_help=True)
 app.add_typer(run_app, name="run")
 app.add_typer(detectors_app, name="detectors")
 app.add_typer(evidence_app, name="evidence")
@@ -90,6 +90,10 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         Path | None, typer.Option(help="Output of an earlier `scan --json`; its findings do not count.")
     ] = None,
     evidence: Annotated[Path | None, typer.Option(help="New folder for the signed evidence.")] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(help="Ledger that the run is recorded in; with --evidence, by default this machine's own."),
+    ] = None,
     format_: Annotated[str, typer.Option("--format", help="text, json, sarif, github, gitlab, junit or csv.")] = "text",
     json: Json = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the result.")] = None,
@@ -108,7 +112,7 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     trust_tree: Annotated[
         bool, typer.Option("--trust-tree", help="Take that from the scanned tree's own pyproject.toml.")
     ] = False,
-    passphrase_file: Annotated[Path | None, typer.Option(help="File with the signing key's passphrase.")] = None,
+    passphrase_file: Annotated[Path | None, typer.Option(help="File with the passphrase of key and ledger.")] = None,
 ) -> None:
     """
     Scan source trees with every detector; only what changed since the last run is analysed again.
@@ -128,10 +132,10 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         exclude=tuple(exclude or ()), ignore=not no_ignore, settings=_rule_settings(paths, config, trust_tree),
     )  # fmt: skip
     if evidence is not None:
-        _refuse_existing(evidence)
+        refuse_existing(evidence)
     through_prefect = context.parent is not None and context.parent.info_name == "run"
     with _progress() as progress:
-        run = (_by_flow if through_prefect else _straight)(options, evidence, settings, progress)
+        run = (_by_flow if through_prefect else scan_with_evidence)(options, evidence, ledger, settings, progress)
     _write(_rendered(run, shape, lines=not through_prefect), output)
     if shape == "text" and evidence is not None:
         _say(f"report: {evidence / 'report.html'}")
@@ -238,38 +242,6 @@ def detectors_show(
     _write("\n".join(_described(entry)).encode() + b"\n", None)
 
 
-@evidence_app.command(
-    "verify", epilog="Example: detector-pool evidence verify evidence/tonight --public-key auditor.pem"
-)
-def evidence_verify(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The evidence folder.")],
-    public_key: Annotated[Path | None, typer.Option(help="The key that you trust, kept elsewhere (PEM).")] = None,
-    json: Json = False,
-) -> None:
-    """Check every file of an evidence folder against its signed manifest; exits 1 and names what does not hold."""
-    from compliance.evidence import verify
-
-    verdict = verify(folder, public_key)
-    if json:
-        _write_json(
-            {
-                "ok": verdict.ok,
-                "anchored": verdict.anchored,
-                "checked": [{"file": c.file, "ok": c.ok, "problem": c.problem} for c in verdict.checked],
-            }
-        )
-    else:
-        for check in verdict.checked:
-            _say_out(f"{'ok  ' if check.ok else 'FAIL'} {check.file}" + (f": {check.problem}" if check.problem else ""))
-        trust = (
-            "signed by the key that you gave"
-            if verdict.anchored
-            else "self-consistent; give --public-key to check whose signature it is"
-        )
-        _say_out(f"evidence verified: {trust}" if verdict.ok else "evidence does NOT verify")
-    raise typer.Exit(CLEAN if verdict.ok else FINDINGS)
-
-
 @app.command("doctor", epilog="Example: detector-pool doctor --json")
 def doctor(json: Json = False) -> None:
     """Tell what is missing or misconfigured, and what to do; exits 1 if anything is."""
@@ -353,37 +325,23 @@ def _rule_settings(paths: Sequence[Path], config: Path | None, trust_tree: bool)
     return read_settings(own[0]) if own else RuleSettings()
 
 
-def _straight(options: ScanOptions, evidence: Path | None, settings: Settings, progress: Progress) -> RunRecord:
-    from detectors.scan import scan
-
-    run = scan(options, progress)
-    if evidence is not None:
-        _collect(run, evidence, settings)
-    return run
-
-
-def _by_flow(options: ScanOptions, evidence: Path | None, settings: Settings, progress: Progress) -> RunRecord:
+def _by_flow(
+    options: ScanOptions, evidence: Path | None, ledger: Path | None, settings: Settings, progress: Progress
+) -> RunRecord:
     from deployments.prefect_server import run_server
 
+    place = ledger_place(settings, ledger)
     with run_server(settings.prefect):
         from flows.scan import run_scan_flow
 
         return run_scan_flow(
-            options, evidence=evidence, keys=settings.keys, passphrase=settings.passphrase, progress=progress
+            options,
+            evidence=evidence,
+            keys=settings.keys,
+            passphrase=settings.passphrase,
+            progress=progress,
+            ledger=place,
         )
-
-
-def _collect(run: RunRecord, evidence: Path, settings: Settings) -> None:
-    from compliance.evidence import collect
-    from compliance.signing import SigningKey
-
-    collect(run, evidence, SigningKey.load_or_create(settings.keys, settings.passphrase))
-
-
-def _refuse_existing(folder: Path) -> None:
-    """Say so before the work, not after it."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UsageError(f"--evidence {folder}: it exists and is not an empty folder; name a new one")
 
 
 def _exit_code(run: RunRecord, fail_on: str, require_complete: bool) -> int:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from detectors.errors import FormatTooNew
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -38,7 +40,10 @@ class Check(msgspec.Struct, frozen=True):
 
 def examine(settings: Settings) -> tuple[Check, ...]:
     """Look at interpreter, libraries, tools, isolation, folders and the signing key; starts nothing heavy."""
-    return (*_python(), *_libraries(), *_tools(), *_isolation(), *_folders(settings), *_key(settings))
+    return (
+        *_python(), *_libraries(), *_tools(), *_isolation(), *_folders(settings), *_key(settings), *_ledger(settings),
+        *_formats(),
+    )  # fmt: skip
 
 
 def _python() -> Iterator[Check]:
@@ -95,6 +100,36 @@ def _key(settings: Settings) -> Iterator[Check]:
     mode = stat.S_IMODE(file.lstat().st_mode)
     ok = mode == 0o600
     yield Check("signing key", ok, f"{file} mode {mode:04o}, {_described(file)}", "" if ok else f"chmod 600 {file}")
+
+
+def _ledger(settings: Settings) -> Iterator[Check]:
+    """Tell whether runs are recorded; where they are not, their evidence says so, which is nothing to mend."""
+    if settings.passphrase is None:
+        seen = "runs are not recorded: set DETECTOR_POOL_PASSPHRASE, or give scan --passphrase-file"
+        yield Check("ledger of runs", True, seen)
+        return
+    if not settings.ledger.exists():
+        yield Check("ledger of runs", True, f"none yet; the first evidence makes {settings.ledger}")
+        return
+    from compliance.errors import LedgerError
+    from compliance.ledger_format import read_genesis
+    from compliance.ledger_verify import last_chain
+
+    try:
+        opened = read_genesis(str(settings.ledger))
+        size = last_chain(opened).state.size
+    except (LedgerError, FormatTooNew) as problem:
+        yield Check("ledger of runs", False, str(problem), f"detector-pool audit verify --ledger {settings.ledger}")
+        return
+    yield Check("ledger of runs", True, f"{settings.ledger}, {opened.origin}, {size} records")
+
+
+def _formats() -> Iterator[Check]:
+    from compliance.evidence import left_out
+
+    told = "; ".join(left_out())
+    # An extra that was not asked for is no fault.
+    yield Check("formats of evidence", True, told or "all")
 
 
 def _described(file: Path) -> str:

@@ -29,6 +29,26 @@ class Settings:
         return self.state / "keys"
 
     @property
+    def ledger(self) -> Path:
+        """Folder of the ledger that runs are recorded in; made with the first of them, where there is a passphrase."""
+        return self.state / "ledger"
+
+    @property
+    def pool_ledger(self) -> Path:
+        """Folder of the ledger of pools in `audit_mode`; made with the first of them."""
+        return self.state / "pool-ledger"
+
+    def keys_of(self, ledger: Path) -> Path:
+        """
+        Return the folder of a ledger's signing key.
+
+        This machine's own ledgers have keys of their own: the one that signs evidence may lie unencrypted, and who
+        holds one cannot speak for another.
+        """
+        place = ledger.absolute()
+        return place.with_name(f"{place.name}-keys") if place in (self.ledger, self.pool_ledger) else self.keys
+
+    @property
     def prefect(self) -> Path:
         """Folder of the Prefect server that a run brings up."""
         return self.state / "prefect"

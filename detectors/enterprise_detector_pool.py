@@ -26,6 +26,7 @@ from detectors.circuit_breaker import Breaker
 from detectors.detector_profiles import DetectorProfiles
 from detectors.errors import AccessDenied, ConfigurationError, DetectorPoolError, UnknownDetector, UsageError
 from detectors.execution import Asked, DetectorConfig, DetectorResult, Known, Runner
+from detectors.execution_audit import AuditedResults
 from detectors.memoisation import Memo
 from detectors.memory_pressure import CGROUPS, read_memory
 from detectors.pool_metrics import MetricsBook, instrument, prometheus_text
@@ -70,7 +71,8 @@ class EnterpriseDetectorPool:
         cache_size: Results kept in memory, at most, of detectors registered as `cacheable`.
         cache_ttl: Seconds for which a kept result is given again.
         enable_profiling: Whether stacks and allocations are sampled for each detector, which slows it.
-        audit_mode: Whether registrations, calls, denials, breakers and lost processes go to an audit sink.
+        audit_mode: Whether registrations, calls, digests of what went in and came out, retries, denials, breakers, lost
+            processes and changes of configuration go to an audit sink.
         cache_bytes: Of kept results in memory together, at most; less while memory is short.
         cache_folder: Where results of detectors registered with a `version` outlive the process; `None` for nowhere.
         cluster: Where `isolation="dask"` runs: `local`, or a scheduler's address.
@@ -110,6 +112,8 @@ class EnterpriseDetectorPool:
         self._optimizer = WorkloadOptimizer()
         self._metrics = MetricsBook()
         self._stack = contextlib.ExitStack()
+        if self._sink is not None and audit_sink is None and hasattr(self._sink, "close"):
+            self._stack.callback(self._sink.close)
         store = self._stack.enter_context(ResultCache(cache_folder)) if cache_folder is not None else None
         self._memo = Memo(cache_size, cache_ttl, cache_bytes, store=store, memory=lambda: read_memory(cgroup_root))
         self._shelf = ProcessShelf(max(2 * self._workers, 8), self._process_ended)
@@ -464,6 +468,8 @@ class EnterpriseDetectorPool:
                 self._here.resize(wanted)
                 why = f"others use {others:.0%} of the processors"
                 changes.append({"what": "workers", "before": current, "after": wanted, "why": why})
+        if changes:
+            self._record("configuration-changed", changes=changes)
         return {
             "changes": changes,
             "expired_results_dropped": expired,
@@ -493,7 +499,7 @@ class EnterpriseDetectorPool:
             raise UsageError(f"an execution is (name, args, kwargs): {problem}") from problem
         with self._lock:
             known = {name: self._known[name] for name in places if name in self._known}
-        job = Job(len(configs), limit, Asked(configs, known), chunk_s)
+        job = self._audited(Job(len(configs), limit, Asked(configs, known), chunk_s), configs)
         here: list[tuple[str, int, int | None, Sequence[int]]] = []
         there: list[tuple[str, int, int | None, Sequence[int]]] = []
         for name in sorted(places, key=order) if order is not None else places:
@@ -561,6 +567,12 @@ class EnterpriseDetectorPool:
 
     def _breaker_changed(self, name: str, before: str, after: str) -> None:
         self._record("breaker-changed", detector=name, before=before, after=after)
+
+    def _audited(self, job: Job, configs: Sequence[DetectorConfig]) -> Job:
+        """Have a job's results recorded before anybody gets them."""
+        if self._sink is not None:
+            job.done = AuditedResults(configs, self._sink.record)
+        return job
 
     def _record(self, event: str, **fields: Any) -> None:
         if self._sink is not None:

@@ -10,7 +10,7 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -30,6 +30,9 @@ __all__ = [
     "installed_audit_sink",
     "open_cluster",
 ]
+
+OWN = "builtin"
+"""Name of this project's own entry points."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, units done, units in all) as work goes on; must return at once."""
@@ -87,7 +90,12 @@ class AccessPolicy(Protocol):
 
 @runtime_checkable
 class AuditSink(Protocol):
-    """Keeps events; `record` returns when the event is kept, and may be called from any thread."""
+    """
+    Keeps events; may be called from any thread.
+
+    `record` may return before the event is durable; one that could not be kept must be told by a later call. A pool
+    that found its sink itself calls `close`, where there is one, when it closes.
+    """
 
     def record(self, event: Mapping[str, Any]) -> None:
         """Keep one event: `event` names its kind, the rest is plain data."""
@@ -141,7 +149,10 @@ def installed_audit_sink() -> AuditSink | None:
 
 
 def _only(group: str, methods: tuple[str, ...]) -> Any:
-    found = list(_classes(group, methods))
+    """Return the one implementation that is installed; this project's own gives way to one that is put beside it."""
+    entries = list(importlib.metadata.entry_points(group=group))
+    others = [entry for entry in entries if entry.name != OWN]
+    found = list(_classes(others or entries, methods))
     if len(found) > 1:
         names = ", ".join(sorted(cls.__qualname__ for cls in found))
         raise ConfigurationError(f"several implementations of {group} are installed ({names}); keep one")
@@ -155,7 +166,9 @@ def open_cluster(target: str, workers: int) -> AbstractContextManager[Any]:
     Raises:
         UsageError: No kind serves `target`.
     """
-    kinds = [cls() for cls in _classes("detector_pool.clusters", ("accepts", "open"))]
+    kinds = [
+        cls() for cls in _classes(importlib.metadata.entry_points(group="detector_pool.clusters"), ("accepts", "open"))
+    ]
     for kind in kinds:
         if kind.accepts(target):
             context: AbstractContextManager[Any] = kind.open(target, workers)
@@ -164,8 +177,8 @@ def open_cluster(target: str, workers: int) -> AbstractContextManager[Any]:
     raise UsageError(f"--cluster {target!r} is neither `inline`, nor one of: {names}, nor a scheduler's address")
 
 
-def _classes(group: str, methods: tuple[str, ...]) -> Iterator[type[Any]]:
-    for entry in importlib.metadata.entry_points(group=group):
+def _classes(entries: Iterable[importlib.metadata.EntryPoint], methods: tuple[str, ...]) -> Iterator[type[Any]]:
+    for entry in entries:
         try:
             package = importlib.import_module(entry.module)
             found = [package] + [

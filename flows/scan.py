@@ -14,6 +14,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 from pydantic import Field
 
+from compliance.run_trail import LedgerPlace, RunTrail
 from compliance.signing import SigningKey
 from detectors.errors import DetectorPoolError
 from detectors.model import RunRecord
@@ -48,6 +49,7 @@ class _Caller:
 
     passphrase: bytes | None = dataclasses.field(default=None, repr=False)
     progress: Progress | None = None
+    ledger: LedgerPlace | None = None
 
 
 _CALLER: contextvars.ContextVar[_Caller] = contextvars.ContextVar("caller")
@@ -109,14 +111,16 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     caller = _CALLER.get(_Caller())
     # Before the work: a key that cannot be used must not cost the night's results.
     key = SigningKey.load_or_create(Path(keys), caller.passphrase) if evidence and keys else None
-    record = _scanned(options, stages.told(caller.progress))
-    quoted = _quoted(record)
-    if evidence and key is not None:
-        stages.seal(quoted, Path(evidence), _quoted(key))
-        stages.verify(Path(evidence))
-    stages.publish(quoted, Path(evidence) if evidence else None)
-    if not record.whole:
-        raise NotWhole(record)
+    with RunTrail(caller.ledger) as trail:
+        record = _scanned(options, trail, stages.told(caller.progress))
+        quoted = _quoted(record)
+        trail.settled(record)
+        if evidence and key is not None:
+            stages.seal(quoted, Path(evidence), _quoted(key), _quoted(trail))
+            stages.verify(Path(evidence))
+        stages.publish(quoted, Path(evidence) if evidence else None)
+        if not record.whole:
+            raise NotWhole(record)
     return record
 
 
@@ -127,14 +131,23 @@ def run_scan_flow(
     keys: Path,
     passphrase: bytes | None = None,
     progress: Progress | None = None,
+    ledger: LedgerPlace | None = None,
 ) -> RunRecord:
     """
     Run the flow in this process, against the server that `PREFECT_API_URL` names.
 
+    Args:
+        options: What to do.
+        evidence: New folder for the signed evidence.
+        keys: Folder of the signing key.
+        passphrase: Of the signing key; never a parameter of the flow, which the server would show.
+        progress: Told of every advance.
+        ledger: Where the run is recorded.
+
     Returns:
         The record, also of a run that is not whole (whose flow run has failed).
     """
-    token = _CALLER.set(_Caller(passphrase, progress))
+    token = _CALLER.set(_Caller(passphrase, progress, ledger))
     try:
         return scan_flow(
             paths=[str(path) for path in options.paths],
@@ -160,11 +173,13 @@ def run_scan_flow(
         APILogHandler().flush()
 
 
-def _scanned(options: ScanOptions, progress: Progress) -> RunRecord:
+def _scanned(options: ScanOptions, trail: RunTrail, progress: Progress) -> RunRecord:
     with Scan(options, progress) as scan:
+        trail.started(scan.run_id, options)
         run = _quoted(scan)
         stages.snapshot(run)
         planned = stages.plan(run)
+        trail.planned(planned)
         submitted = [stages.execute.submit(run, stage.name) for stage in planned if stage.batches]
         # `.result()` of each: a task that was lost stays pending for ever, while its flow would end completed.
         finished = [future.result() for future in submitted]

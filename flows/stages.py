@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
     from prefect.tasks import Task
 
+    from compliance.run_trail import RunTrail
     from compliance.signing import SigningKey
 
 __all__ = ["execute", "plan", "publish", "reduce", "seal", "settle", "snapshot", "told", "verify"]
@@ -96,11 +97,11 @@ def settle(run: Scan) -> RunRecord:
 
 
 @task(name="evidence", tags=["evidence"], cache_policy=NO_CACHE, persist_result=False)
-def seal(record: RunRecord, folder: Path, key: SigningKey) -> None:
-    """Write and sign the evidence."""
+def seal(record: RunRecord, folder: Path, key: SigningKey, trail: RunTrail) -> None:
+    """Write and sign the evidence, and put the attestation's digest into the ledger, if there is one."""
     from compliance.evidence import collect
 
-    collect(record, folder, key)
+    _ = collect(record, folder, key, trail)
 
 
 @task(name="verify", tags=["evidence"], cache_policy=NO_CACHE, persist_result=False)

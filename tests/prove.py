@@ -76,15 +76,15 @@ def wilson(held: int, asked: int) -> tuple[float, float]:
 
 
 def _flips() -> tuple[int, int]:
-    from compliance.evidence import collect, verify
+    from compliance.evidence import verify
     from compliance.signing import SigningKey
-    from tests.compliance.conftest import make_run
+    from tests.compliance.test_run_trail import make_evidence, place_of
 
     chooser = random.Random(SEED)
     caught = 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "evidence"
-        collect(make_run(), folder, SigningKey.load_or_create(Path(scratch) / "keys"))
+        make_evidence(folder, place_of(Path(scratch)), SigningKey.load_or_create(Path(scratch) / "keys"))
         files = sorted(folder.iterdir())
         for number in range(FLIPS):
             file = files[number % len(files)]

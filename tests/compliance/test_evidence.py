@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from compliance import evidence
+from compliance import attestation
 from compliance.errors import EvidenceError, EvidenceExists, KeyUnusable
 from compliance.evidence import collect, verify
 from compliance.signing import SigningKey
@@ -19,10 +19,10 @@ from detectors.model import RunRecord
 from tests.compliance.conftest import make_run
 
 FILES = {
+    "attestation.intoto.jsonl",
     "findings.parquet",
     "findings.sarif",
-    "manifest.json",
-    "manifest.sig",
+    "oscal.json",
     "public-key.pem",
     "report.html",
     "run.json",
@@ -34,6 +34,14 @@ def folder(tmp_path: Path, run: RunRecord, key: SigningKey) -> Path:
     """Evidence of the fixed run."""
     collect(run, tmp_path / "evidence", key)
     return tmp_path / "evidence"
+
+
+def _statement(folder: Path) -> str:
+    import base64
+    import json
+
+    envelope = json.loads((folder / "attestation.intoto.jsonl").read_text())
+    return base64.b64decode(envelope["payload"]).decode()
 
 
 def _bad(folder: Path, public_key: Path | None = None) -> set[str]:
@@ -108,44 +116,92 @@ def test_a_forged_folder_is_consistent_but_not_anchored(tmp_path: Path, run: Run
     assert verify(tmp_path / "forged").ok
     assert _bad(tmp_path / "forged", tmp_path / "keys" / "public-key.pem") == {
         "public-key.pem",
-        "manifest.json",
-        "manifest.sig",
+        "attestation.intoto.jsonl",
     }
 
 
-def test_swapped_parts_of_two_honest_folders_are_named(tmp_path: Path, run: RunRecord, key: SigningKey) -> None:
-    """A signature holds for its own manifest only."""
+def test_an_attestation_of_another_run_is_named(tmp_path: Path, run: RunRecord, key: SigningKey) -> None:
+    """An honest attestation speaks for its own files only."""
     one, two = tmp_path / "one", tmp_path / "two"
     collect(run, one, key)
     collect(msgspec.structs.replace(run, run_id="f" * 32), two, key)
-    shutil.copy(two / "manifest.sig", one / "manifest.sig")
+    shutil.copy(two / "attestation.intoto.jsonl", one / "attestation.intoto.jsonl")
 
-    assert "manifest.json" in _bad(one)
-    shutil.copy(two / "manifest.json", one / "manifest.json")
     assert _bad(one) == {"run.json", "report.html", "findings.sarif", "findings.parquet"}
 
 
+def _resealed(folder: Path, key: SigningKey, edit: Callable[[bytes], bytes]) -> None:
+    """Sign another payload with the honest key, as a later release or a careless signer might."""
+    import base64
+    import json
+
+    file = folder / "attestation.intoto.jsonl"
+    envelope = json.loads(file.read_text())
+    payload = edit(base64.b64decode(envelope["payload"]))
+    envelope["payload"] = base64.b64encode(payload).decode()
+    envelope["signatures"][0]["sig"] = base64.b64encode(key.sign(attestation.pae(payload))).decode()
+    file.write_bytes(msgspec.json.encode(envelope) + b"\n")
+
+
 @pytest.mark.parametrize(
-    "edit",
+    ("edit", "told"),
     [
-        lambda text: text.replace('"findings.sarif"', '"../findings.sarif"'),
-        lambda text: text.replace('"format": 1', '"format": 2'),
-        lambda text: text.replace('"format": 1', '"format": 1, "more": 1'),
-        lambda text: text.replace('"run.json"', '"report.html"'),
-        lambda text: "[" * 100_000,
-        lambda text: text + " " * (17 << 20),
+        (lambda text: text.replace(b'"findings.sarif"', b'"../findings.sarif"'), "not in order|outside of the folder"),
+        (lambda text: text.replace(b'"run.json"', b'"run.jso/"'), "outside of the folder"),
+        (lambda text: text.replace(b"run:v1", b"run:v2"), "this release knows"),
+        (lambda text: text.replace(b'"predicate":{', b'"predicate":{"more":1,'), "more"),
+        (lambda text: text.replace(b'"run.json"', b'"report.html"'), "twice"),
+        (lambda text: text.replace(b'"sha256":"', b'"sha512":"', 1), "sha256"),
+        (lambda text: text.replace(b'"runId":', b'"runId": '), "spelled"),
+        (lambda text: b"[" * 100_000, "statement"),
     ],
 )
-def test_a_manifest_of_another_shape_is_refused(folder: Path, key: SigningKey, edit: Callable[[str], str]) -> None:
-    """Also when its signature is good: names stay inside, formats are known, sizes are bounded."""
-    import base64
+def test_a_statement_of_another_shape_is_refused(
+    folder: Path, key: SigningKey, edit: Callable[[bytes], bytes], told: str
+) -> None:
+    """Also when its signature is good: names stay inside, kinds are known, spelling is one."""
+    import re
 
-    text = edit((folder / "manifest.json").read_text())
-    (folder / "manifest.json").write_text(text)
-    signature = base64.b64encode(key.sign(evidence.CONTEXT + text.encode())) + b"\n"
-    (folder / "manifest.sig").write_bytes(signature)
+    _resealed(folder, key, edit)
+    checks = {check.file: check.problem for check in verify(folder).checked}
 
-    assert "manifest.json" in _bad(folder)
+    assert re.search(told, checks["attestation.intoto.jsonl"] or ""), checks
+
+
+@pytest.mark.parametrize(
+    ("said", "instead", "told"),
+    [
+        (b'"files":4', b'"files":5', "snapshot"),
+        (b'"executed":4', b'"executed":3', "units"),
+        (b'"whole":true', b'"whole":false', "whole"),
+        (b'"version":"0.17.6"', b'"version":"0.17.7"', "detectors"),
+    ],
+)
+def test_an_attestation_that_contradicts_the_record_is_named(
+    folder: Path, key: SigningKey, said: bytes, instead: bytes, told: str
+) -> None:
+    """A signer cannot claim more than the record in the same folder says."""
+    _resealed(folder, key, lambda text: text.replace(said, instead, 1))
+    problems = {check.file: check.problem for check in verify(folder).checked if not check.ok}
+
+    assert set(problems) == {"run.json"}
+    assert told in (problems["run.json"] or "")
+
+
+def test_an_envelope_larger_than_any_of_ours_is_not_read(folder: Path) -> None:
+    """A file of any size must not take memory of that size."""
+    with (folder / "attestation.intoto.jsonl").open("r+b") as file:
+        file.truncate(17 << 20)
+
+    assert "attestation.intoto.jsonl" in _bad(folder)
+
+
+def test_a_folder_of_an_early_release_is_told_apart(folder: Path) -> None:
+    """Whoever kept one must learn why it does not verify."""
+    (folder / "attestation.intoto.jsonl").unlink()
+    (folder / "manifest.json").write_text("{}")
+
+    assert any("early release" in (check.problem or "") for check in verify(folder).checked)
 
 
 def test_evidence_is_never_overwritten(folder: Path, run: RunRecord, key: SigningKey, tmp_path: Path) -> None:
@@ -182,7 +238,7 @@ def test_a_run_that_is_not_whole_says_so_everywhere(tmp_path: Path, key: Signing
     collect(make_run(whole=False), folder, key)
 
     assert verify(folder).ok
-    assert '"whole": false' in (folder / "manifest.json").read_text()
+    assert '"whole":false' in _statement(folder)
     assert "NOT WHOLE" in (folder / "report.html").read_text()
     assert '"executionSuccessful":false' in (folder / "findings.sarif").read_text()
     assert '"whole":false' in (folder / "run.json").read_text()

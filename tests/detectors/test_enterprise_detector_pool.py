@@ -95,14 +95,21 @@ def test_config_gives_defaults() -> None:
         assert pool.execute_detector("limit", limit=7).value == 7
 
 
+def test_an_audit_without_a_sink_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the engine is installed without what it is audited by, a silent audit would look like one."""
+    import importlib.metadata
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: ())
+    with pytest.raises(ConfigurationError, match="audit sink"):
+        create_enterprise_pool(audit_mode=True)
+
+
 def test_misuse_is_told() -> None:
     """Each wrong use says what would be right."""
     with pytest.raises(UsageError, match="max_workers"):
         EnterpriseDetectorPool(max_workers=0)
     with pytest.raises(UsageError, match="negative"):
         EnterpriseDetectorPool(cache_size=-1)
-    with pytest.raises(ConfigurationError, match="audit sink"):
-        create_enterprise_pool(audit_mode=True)
     with pytest.raises(UsageError, match="wrokers"):
         create_enterprise_pool(wrokers=2)
     with EnterpriseDetectorPool() as pool:

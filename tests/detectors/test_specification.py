@@ -94,7 +94,7 @@ def test_the_advanced_snippet_without_its_monitor(installed_sink: list[Mapping[s
 
     assert [item.value for item in results] == ["scanned /src"] * 4 + [None]
     assert "there is no detector named 'not_registered'" in str(results[4].error)
-    assert [event["event"] for event in installed_sink] == ["detector-registered", "executions-asked"]
+    assert [event["event"] for event in installed_sink] == ["detector-registered", "executions-asked", "executed"]
 
 
 def test_the_debug_snippet_without_its_benchmark(installed_sink: list[Mapping[str, Any]]) -> None:

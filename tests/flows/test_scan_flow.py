@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shutil
@@ -146,19 +147,27 @@ def test_a_run_that_is_not_whole_fails_and_says_so(
 
     assert not seen["whole"]
     assert "Failed" in seen["states"]
-    assert '"whole": false' in (tmp_path / "evidence" / "manifest.json").read_text()
+    envelope = json.loads((tmp_path / "evidence" / "attestation.intoto.jsonl").read_text())
+    assert b'"whole":false' in base64.b64decode(envelope["payload"])
 
 
 def test_run_scan_is_a_command(
     pool_command: Callable[..., subprocess.CompletedProcess[bytes]], small_tree: Path, tmp_path: Path, home: Path
 ) -> None:
-    """With JSON on standard output, exit codes as `scan` has them, and evidence that verifies."""
+    """With JSON on standard output, exit codes as `scan` has them, evidence that verifies, and a ledger that has it."""
     state = Path(os.environ["DETECTOR_POOL_HOME"]) / "state"
     state.mkdir(parents=True)
     shutil.copytree(home / "prefect", state / "prefect")
     arguments = ("run", "scan", small_tree, "--detectors", "power-of-ten-c", "--fail-on", "warning", "--json")
-    done = pool_command(*arguments, "--evidence", tmp_path / "evidence")
+    locked = {**os.environ, "DETECTOR_POOL_PASSPHRASE": "correct horse"}
+    done = pool_command(*arguments, "--evidence", tmp_path / "evidence", env=locked)
 
     assert done.returncode == 1, done.stderr.decode()
     assert json.loads(done.stdout)["summary"]["whole"]
-    assert pool_command("evidence", "verify", tmp_path / "evidence").returncode == 0
+    anchor = ("--ledger", state / "ledger")
+    assert pool_command("evidence", "verify", tmp_path / "evidence", *anchor).returncode == 0
+    lines = pool_command("audit", "export", *anchor, env=locked).stdout.splitlines()
+    recorded = [json.loads(line)["event"] for line in lines]
+    kinds = ["scan.started", "scan.planned", "scan.settled", "evidence.attested", "scan.ended"]
+    assert [event["type"] for event in recorded] == kinds
+    assert recorded[-1]["outcome"] == "finished"
