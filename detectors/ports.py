@@ -10,7 +10,7 @@ import importlib
 import importlib.metadata
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
@@ -25,11 +25,15 @@ __all__ = [
     "AlertSink",
     "AuditSink",
     "ClusterKind",
+    "KnowsCaller",
     "Progress",
     "installed_access_policy",
     "installed_audit_sink",
     "open_cluster",
 ]
+
+OWN = "builtin"
+"""Name of this project's own entry points."""
 
 Progress = Callable[[str, int, int], None]
 """Called with (stage, units done, units in all) as work goes on; must return at once."""
@@ -62,26 +66,36 @@ class ClusterKind(Protocol):
         ...
 
 
-Action = Literal["register", "execute"]
-"""What a pool asks leave for."""
+Action = Literal["run", "register", "read", "verify", "administer"]
+"""What leave is asked for: the first two of a detector, the others of a store (`evidence`, `ledger`, `policy`, …)."""
 
 
 @runtime_checkable
 class AccessPolicy(Protocol):
     """Says who may do what; asked once for each detector of a call, never for each execution."""
 
-    def denial(self, action: Action, detector: str, roles: frozenset[str]) -> str | None:
+    def denial(self, action: Action, target: str, roles: frozenset[str], tree: str = "") -> str | None:
         """
         Decide on one action of whoever runs this process.
 
         Args:
             action: What is to be done.
-            detector: Its name.
-            roles: Roles that may do it, as registered; empty where the registration names none.
+            target: The detector's or store's name.
+            roles: Roles of which one is needed beside what the policy says; empty where the registration names none.
+            tree: Real path of the sources, or of the store's folder; empty where there is none.
 
         Returns:
             Why not; `None` when it is allowed.
         """
+        ...
+
+
+@runtime_checkable
+class KnowsCaller(Protocol):
+    """What an access policy may offer beside: who it takes the caller for."""
+
+    def caller(self) -> Mapping[str, Any]:
+        """Return plain data for records: who runs this process, how that is known, which policy decides."""
         ...
 
 
@@ -141,7 +155,10 @@ def installed_audit_sink() -> AuditSink | None:
 
 
 def _only(group: str, methods: tuple[str, ...]) -> Any:
-    found = list(_classes(group, methods))
+    """Return the one implementation that is installed; this project's own gives way to one that is put beside it."""
+    entries = list(importlib.metadata.entry_points(group=group))
+    others = [entry for entry in entries if entry.name != OWN]
+    found = list(_classes(others or entries, methods))
     if len(found) > 1:
         names = ", ".join(sorted(cls.__qualname__ for cls in found))
         raise ConfigurationError(f"several implementations of {group} are installed ({names}); keep one")
@@ -155,7 +172,9 @@ def open_cluster(target: str, workers: int) -> AbstractContextManager[Any]:
     Raises:
         UsageError: No kind serves `target`.
     """
-    kinds = [cls() for cls in _classes("detector_pool.clusters", ("accepts", "open"))]
+    kinds = [
+        cls() for cls in _classes(importlib.metadata.entry_points(group="detector_pool.clusters"), ("accepts", "open"))
+    ]
     for kind in kinds:
         if kind.accepts(target):
             context: AbstractContextManager[Any] = kind.open(target, workers)
@@ -164,8 +183,8 @@ def open_cluster(target: str, workers: int) -> AbstractContextManager[Any]:
     raise UsageError(f"--cluster {target!r} is neither `inline`, nor one of: {names}, nor a scheduler's address")
 
 
-def _classes(group: str, methods: tuple[str, ...]) -> Iterator[type[Any]]:
-    for entry in importlib.metadata.entry_points(group=group):
+def _classes(entries: Iterable[importlib.metadata.EntryPoint], methods: tuple[str, ...]) -> Iterator[type[Any]]:
+    for entry in entries:
         try:
             package = importlib.import_module(entry.module)
             found = [package] + [
