@@ -40,7 +40,7 @@ def init(folder: Folder = None, host: Hosts = None, days: Days = 7, json: Json =
 
     place = folder or default_folder()
     make(place, tuple(host or LOOPBACK), days)
-    _tell(place, json=json)
+    raise typer.Exit(_show(place, json=json))
 
 
 @certificates_app.command("renew", epilog="Example: detector-pool certs renew --days 7")
@@ -50,18 +50,17 @@ def renew(folder: Folder = None, host: Hosts = None, days: Days = 7, json: Json 
 
     place = folder or default_folder()
     make(place, tuple(host or ()), days)
-    _tell(place, json=json)
+    raise typer.Exit(_show(place, json=json))
 
 
 @certificates_app.command("show", epilog="Example: detector-pool certs show --json")
 def show(folder: Folder = None, json: Json = False) -> None:
     """List certificates: subject, names, expiry, fingerprint; exits 1 when one has expired or cannot be used."""
-    usable = _tell(folder or default_folder(), json=json)
-    raise typer.Exit(0 if usable else 1)
+    raise typer.Exit(_show(folder or default_folder(), json=json))
 
 
-def _tell(folder: Path, *, json: bool) -> bool:
-    """Print what lies in the folder, and tell whether all of it can be used."""
+def _show(folder: Path, *, json: bool) -> int:
+    """Print what lies in the folder, and return 0 when all of it can be used, else 1."""
     import msgspec
 
     from deployments.certificates import show as look
@@ -81,4 +80,4 @@ def _tell(folder: Path, *, json: bool) -> bool:
     sys.stdout.flush()
     sys.stdout.buffer.write(data + b"\n")
     sys.stdout.buffer.flush()
-    return usable
+    return 0 if usable else 1

@@ -72,6 +72,7 @@ DOORS: Mapping[str, Door] = {
 OPEN = frozenset({"detectors list", "detectors show", "doctor", "access check", "access key", "access request"})
 """Commands that reveal and change nothing that is guarded."""
 OTHERWISE = Door("administer", "policy")
+MAX_DEPTH = 4
 
 
 def guarded(app: typer.Typer) -> Any:
@@ -89,13 +90,12 @@ def guarded(app: typer.Typer) -> Any:
 
 def commands(root: Any) -> Iterator[tuple[str, Any]]:
     """Yield the name (without the program's) and each command that is no group."""
-    waiting: list[tuple[str, Any]] = [("", root)]
-    while waiting:
-        name, command = waiting.pop()
-        if isinstance(command, TyperGroup):
-            waiting += [(f"{name} {word}".strip(), inner) for word, inner in command.commands.items()]
-        else:
-            yield name, command
+    level: list[tuple[str, Any]] = [("", root)]
+    for _ in range(MAX_DEPTH):
+        groups = [(name, command) for name, command in level if isinstance(command, TyperGroup)]
+        yield from ((name, command) for name, command in level if not isinstance(command, TyperGroup))
+        level = [(f"{name} {word}".strip(), inner) for name, group in groups for word, inner in group.commands.items()]
+    assert not level, "groups of commands are nested no deeper"
 
 
 def _behind(door: Door, action: Callable[..., Any]) -> Callable[..., Any]:
