@@ -110,6 +110,7 @@ class Rules:
         names = [str(rule.annotations.get("id") or name) for name, rule in nodes.static_policies.items()]
         if len(set(names)) != len(names):
             raise ValueError(f"two rules have one @id (`{GUARD}` is taken by the rule that is always there)")
+        assert GUARD in names, "the rule that is always there is there"
         if nodes.templates:
             raise ValueError("templates (?principal, ?resource) are links to nothing here; write rules")
         self.roles = frozenset(uid.id for uid in cedarpy.pst.entity_uids(nodes) if str(uid.type) == "Role")
@@ -129,12 +130,14 @@ class Rules:
             tree: See `SCHEMA`.
 
         Raises:
-            ValueError: An action that does not exist.
+            ValueError: An action that does not exist, nobody who asks, or nothing that is asked for.
         """
         import cedarpy
 
         if action not in ACTIONS:
             raise ValueError(f"there is no action {action!r}; there are {', '.join(ACTIONS)}")
+        if not identity.name or not target:
+            raise ValueError("somebody asks for something; neither has an empty name")
         who = {"type": PRINCIPALS[identity.kind], "id": identity.name}
         on = {"type": "Detector" if action in DETECTOR_ACTIONS else "Store", "id": target}
         entities: list[dict[Any, Any]] = [
@@ -151,6 +154,7 @@ def _decision(result: cedarpy.AuthzResult) -> Decision:
     told = result.diagnostics
     named = told.id_annotations_by_reason
     rules = tuple(sorted(named.get(reason) or reason for reason in told.reasons))
+    assert GUARD not in rules or not result.allowed, "a rule that forbids wins"
     if told.errors:
         return Decision(False, rules, f"a rule cannot be evaluated: {told.errors[0]}")
     if result.allowed:
@@ -164,6 +168,7 @@ def _decision(result: cedarpy.AuthzResult) -> Decision:
 def _attributes(kind: str, roles: frozenset[str]) -> dict[str, Any]:
     if kind != "Detector":
         return {}
+    assert "" not in roles, "a role has a name"
     return {"roles": [{"__entity": _role(role)} for role in sorted(roles)], "open": not roles}
 
 

@@ -73,7 +73,9 @@ def issue_token(key: SigningKey, policy: Policy, subject: str, roles: frozenset[
     claims = Claims(
         policy.file.audience, now + lifetime_s, now, secrets.token_hex(16), now, tuple(sorted(roles)), subject
     )
-    return sign_compact(key, TOKEN_TYPE, msgspec.json.encode(claims))
+    token = sign_compact(key, TOKEN_TYPE, msgspec.json.encode(claims))
+    assert identity_of(token, policy, "the new token").name == subject, "what is handed out is believed"
+    return token
 
 
 def token_identity(file: Path, policy: Policy | None) -> Identity:
@@ -91,8 +93,8 @@ def token_identity(file: Path, policy: Policy | None) -> Identity:
     if policy is None:
         raise IdentityUnproven(told, "there is no policy file that says whose tokens are believed")
     token = read_private(file, "the token").strip()
-    if not token.isascii():
-        raise IdentityUnproven(told, "it is not a token")
+    if not token or not token.isascii():
+        raise IdentityUnproven(told, "it is no token")
     return identity_of(token.decode(), policy, told)
 
 
@@ -105,6 +107,7 @@ def identity_of(token: str, policy: Policy, told: str) -> Identity:
     if found is None:
         raise IdentityUnproven(told, f"its key {key_id[:16]} is no issuer's in {policy.origin}")
     issuer, key = found
+    assert key.id == key_id, "the key that the header names"
     try:
         raw = jwt.decode(
             token, Ed25519PublicKey.from_public_bytes(key.raw), algorithms=[ALGORITHM], audience=policy.file.audience,

@@ -71,13 +71,16 @@ def sign_request(
         raise UsageError(f"a request lives at most {MAX_REQUEST_S} s, not {lifetime_s}")
     if deployment.count("/") != 1 or not all(deployment.split("/")):
         raise UsageError(f"a deployment is named FLOW/DEPLOYMENT, not {deployment!r}")
+    if "request" in parameters:
+        raise UsageError("a request signs all parameters but itself; leave `request` out")
     now = time.time()
     nonce = secrets.token_hex(NONCE_BYTES)
+    assert len(nonce) == 2 * NONCE_BYTES, "two digits a byte"
     request = RunRequest(policy.file.audience, deployment, dict(parameters), nonce, now, now + lifetime_s)
     return sign_compact(key, REQUEST_TYPE, msgspec.json.encode(request))
 
 
-def admitted(
+def admitted(  # p10: ignore[R10] a request is bound to each of these by the maintainers
     text: str,
     policy: Policy,
     *,
@@ -104,6 +107,8 @@ def admitted(
         IdentityUnproven: It is not signed by a requester, of another run, expired, or was used before.
     """
     told = f"the request for {deployment}"
+    if not text or not deployment:
+        raise IdentityUnproven(told, "it is empty")
     payload, holder = verified(text, REQUEST_TYPE, policy.requester, told)
     try:
         request = msgspec.json.decode(payload, type=RunRequest)
@@ -126,6 +131,7 @@ def admitted(
 def _differing(actual: Mapping[str, Any], signed: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
     """Return the parameters that are neither as signed, nor unsigned and as the flow has them by default."""
     missing = object()
+    assert "request" not in actual, "a request cannot sign itself"
     expected = {name: signed.get(name, defaults.get(name, missing)) for name in {*actual, *signed}}
     return sorted(name for name, value in expected.items() if _plain(actual.get(name, missing)) != _plain(value))
 
@@ -146,6 +152,7 @@ def _use_up(request: RunRequest, holder: Holder, used: Path, told: str) -> None:
     try:
         used.mkdir(parents=True, exist_ok=True, mode=0o700)
         _forget_expired(used)
+        assert used.is_dir(), "it was made, or was there"
         descriptor = os.open(used / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         os.close(descriptor)
         folder = os.open(used, os.O_RDONLY | os.O_DIRECTORY)
@@ -162,6 +169,7 @@ def _use_up(request: RunRequest, holder: Holder, used: Path, told: str) -> None:
 def _forget_expired(used: Path) -> None:
     """Remove what no request that is still valid can have used: older than the longest life, twice over."""
     oldest = time.time() - 2 * (MAX_REQUEST_S + SKEW_S)
+    assert oldest < time.time() - MAX_REQUEST_S, "what can still be valid is kept"
     for entry in os.scandir(used):
         if entry.stat(follow_symlinks=False).st_mtime < oldest:
             Path(entry.path).unlink(missing_ok=True)

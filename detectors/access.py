@@ -44,7 +44,7 @@ def required_policy() -> AccessPolicy:
     return policy
 
 
-def denied(
+def denied(  # p10: ignore[R10] what a policy is asked, and where the answer goes by the maintainers
     policy: AccessPolicy,
     action: Action,
     target: str,

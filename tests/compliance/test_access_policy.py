@@ -100,7 +100,7 @@ SCOPES = st.tuples(
 )
 ASKED = st.tuples(
     st.sampled_from(ACTIONS),
-    st.text(max_size=8),
+    st.text(min_size=1, max_size=8),
     st.frozensets(NAMES, max_size=2),
     st.sampled_from(("", "ab", "ac", "b")),
 )
