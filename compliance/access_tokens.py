@@ -141,6 +141,9 @@ def service_identity(folder: Path, policy: Policy | None) -> Identity:
     told = f"the service key in {folder}"
     if policy is None:
         raise IdentityUnproven(told, "there is no policy file that names services")
+    if not policy.file.services:
+        raise IdentityUnproven(told, f"{policy.origin} names no service")
+    seen = ""
     for service, key_id in policy.service_keys():
         try:
             key = SigningKey.load(folder, None, key_id)
@@ -149,4 +152,4 @@ def service_identity(folder: Path, policy: Policy | None) -> Identity:
             continue
         assert key.public.id == key_id, "the key that was asked for"
         return Identity(service.name, "service", service.roles, f"key {key_id}")
-    raise IdentityUnproven(told, seen if policy.file.services else f"{policy.origin} names no service")
+    raise IdentityUnproven(told, seen)

@@ -130,9 +130,11 @@ def admitted(  # p10: ignore[R10] a request is bound to each of these by the mai
 
 def _differing(actual: Mapping[str, Any], signed: Mapping[str, Any], defaults: Mapping[str, Any]) -> list[str]:
     """Return the parameters that are neither as signed, nor unsigned and as the flow has them by default."""
+    if not signed.keys() <= actual.keys():
+        return sorted(signed.keys() - actual.keys())
     missing = object()
     assert "request" not in actual, "a request cannot sign itself"
-    expected = {name: signed.get(name, defaults.get(name, missing)) for name in {*actual, *signed}}
+    expected = {name: signed.get(name, defaults.get(name, missing)) for name in actual}
     return sorted(name for name, value in expected.items() if _plain(actual.get(name, missing)) != _plain(value))
 
 
