@@ -326,7 +326,7 @@ def _main(arguments: list[str]) -> int:
 def _told(problem: Exception) -> tuple[str, int]:
     """Return message and exit code of an error."""
     if isinstance(problem, DetectorPoolError):
-        return str(problem), problem.exit_code
+        return "; ".join((str(problem), *getattr(problem, "__notes__", ()))), problem.exit_code
     if hasattr(problem, "format_message"):  # typer's own usage errors
         return f"{problem.format_message()} (see --help)", USAGE
     import traceback

@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from detectors.errors import AccessDenied, ConfigurationError, DetectorPoolError
 from detectors.ports import (
@@ -27,6 +27,16 @@ __all__ = ["Door", "caller", "denied", "require", "require_detectors", "required
 
 Door = Literal["pool", "command", "flow"]
 """Where leave was asked for."""
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A sink that keeps something open."""
+
+    def close(self) -> None:
+        """Make durable what was recorded, and end."""
+        ...
+
 
 DETECTOR_ACTIONS = frozenset({"run", "register"})
 
@@ -81,12 +91,20 @@ def denied(  # p10: ignore[R10] what a policy is asked, and where the answer goe
         "reason": reason, "who": caller(policy),
     }  # fmt: skip
     try:
-        kept = sink or installed_audit_sink()
-        if kept is not None:
-            kept.record(event)
+        _record(event, sink)
     except DetectorPoolError as problem:
         denial.add_note(f"the denial could not be recorded: {problem}")
     return denial
+
+
+def _record(event: Mapping[str, Any], sink: AuditSink | None) -> None:
+    kept = sink or installed_audit_sink()
+    if kept is None:
+        return
+    kept.record(event)
+    # Who found a sink himself ends it: only then is the event durable.
+    if sink is None and isinstance(kept, Closable):
+        kept.close()
 
 
 def require(

@@ -178,8 +178,14 @@ def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Mapping[st
             EVENTS = []
 
             class Sink:
+                def __init__(self):
+                    self.open = []
+
                 def record(self, event):
-                    EVENTS.append(event)
+                    self.open.append(event)
+
+                def close(self):
+                    EVENTS.extend(self.open)
             """
         )
     )
