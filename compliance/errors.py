@@ -6,6 +6,8 @@ Errors of the proof, below the engine's base error:
         ├── EvidenceExists    exit 2   the folder is taken
         ├── KeyUnusable       exit 2   the signing key is missing, too open, of another kind, or locked
         ├── AttestationInvalid  exit 1  an attestation is not signed, or is not what it should be
+        ├── PolicyInvalid     exit 2   the access policy cannot be read or makes no sense
+        ├── IdentityUnproven  exit 6   a token, key or signed request does not prove who somebody is
         └── LedgerError       exit 7   a ledger cannot be read or written
             ├── LedgerDamaged      exit 1   it was changed, or is damaged
             ├── ProofInvalid       exit 1   a Merkle proof does not lead to the signed root
@@ -28,6 +30,7 @@ __all__ = [
     "CheckpointInvalid",
     "EvidenceError",
     "EvidenceExists",
+    "IdentityUnproven",
     "KeyUnusable",
     "LedgerBusy",
     "LedgerDamaged",
@@ -35,6 +38,7 @@ __all__ = [
     "LedgerLocked",
     "LedgerMissing",
     "LedgerUnwritable",
+    "PolicyInvalid",
     "ProofInvalid",
 ]
 
@@ -73,6 +77,32 @@ class AttestationInvalid(EvidenceError):
     """An attestation that is not signed by the key that is asked for, or is not what it should be."""
 
     exit_code = 1
+
+
+class PolicyInvalid(EvidenceError):
+    """The access policy cannot be read, is open to others, or makes no sense; until then nobody may anything."""
+
+    exit_code = 2
+
+    def __init__(self, file: str, problem: str) -> None:
+        super().__init__(file, problem)
+        self.file, self.problem = file, problem
+
+    def __str__(self) -> str:
+        return f"the access policy {self.file} cannot be used: {self.problem}"
+
+
+class IdentityUnproven(EvidenceError):
+    """A token, a key or a signed request does not prove who somebody is."""
+
+    exit_code = 6
+
+    def __init__(self, proof: str, problem: str) -> None:
+        super().__init__(proof, problem)
+        self.proof, self.problem = proof, problem
+
+    def __str__(self) -> str:
+        return f"{self.proof} proves nothing: {self.problem}"
 
 
 class LedgerError(EvidenceError):

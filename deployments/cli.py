@@ -19,8 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
+from deployments.access_commands import access_app
 from deployments.audit_commands import audit_app
 from deployments.evidence_commands import evidence_app, ledger_place, refuse_existing, scan_with_evidence
+from deployments.certificate_commands import certificates_app
+from deployments.doors import guarded
 from detectors.errors import DetectorPoolError, UsageError
 
 if TYPE_CHECKING:
@@ -57,6 +60,8 @@ app.add_typer(run_app, name="run")
 app.add_typer(detectors_app, name="detectors")
 app.add_typer(evidence_app, name="evidence")
 app.add_typer(audit_app, name="audit")
+app.add_typer(access_app, name="access")
+app.add_typer(certificates_app, name="certs")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
@@ -275,7 +280,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _main(arguments: list[str]) -> int:
     try:
-        code = app(args=arguments, prog_name="detector-pool", standalone_mode=False)
+        code = guarded(app)(args=arguments, prog_name="detector-pool", standalone_mode=False)
     except BrokenPipeError:
         # The reader has gone; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -293,7 +298,7 @@ def _main(arguments: list[str]) -> int:
 def _told(problem: Exception) -> tuple[str, int]:
     """Return message and exit code of an error."""
     if isinstance(problem, DetectorPoolError):
-        return str(problem), problem.exit_code
+        return "; ".join((str(problem), *getattr(problem, "__notes__", ()))), problem.exit_code
     if hasattr(problem, "format_message"):  # typer's own usage errors
         return f"{problem.format_message()} (see --help)", USAGE
     import traceback

@@ -39,10 +39,10 @@ class Check(msgspec.Struct, frozen=True):
 
 
 def examine(settings: Settings) -> tuple[Check, ...]:
-    """Look at interpreter, libraries, tools, isolation, folders and the signing key; starts nothing heavy."""
+    """Look at interpreter, libraries, tools, isolation, folders, keys, access, certificates; starts nothing heavy."""
     return (
         *_python(), *_libraries(), *_tools(), *_isolation(), *_folders(settings), *_key(settings), *_ledger(settings),
-        *_formats(),
+        *_access(), *_certificates(), *_formats(),
     )  # fmt: skip
 
 
@@ -130,6 +130,43 @@ def _formats() -> Iterator[Check]:
     told = "; ".join(left_out())
     # An extra that was not asked for is no fault.
     yield Check("formats of evidence", True, told or "all")
+
+
+def _access() -> Iterator[Check]:
+    """Tell whose word counts here, and for whom we are taken."""
+    from compliance.access_policy import InstalledAccessPolicy
+    from compliance.errors import EvidenceError
+
+    try:
+        installed = InstalledAccessPolicy()
+    except EvidenceError as problem:
+        yield Check("access policy", False, str(problem), "mend it; until then nobody may do anything")
+        return
+    if installed.policy is None:
+        found = installed.decide("run", "any")
+        seen = f"no policy file: the owner of {installed.places.state} may do all, others nothing"
+        yield Check("access policy", found.allowed, seen, "" if found.allowed else found.reason)
+    else:
+        yield Check("access policy", True, f"{installed.policy.origin} {installed.policy.digest[:23]}")
+    who = installed.identity
+    yield Check("acting as", True, f"{who.kind} {who.name}, roles {', '.join(sorted(who.roles)) or 'none'}")
+
+
+def _certificates() -> Iterator[Check]:
+    from deployments.certificate_commands import default_folder
+    from deployments.certificates import CertificateProblem, show
+
+    folder = default_folder()
+    if not folder.exists():
+        yield Check("cluster certificates", True, "none; --cluster local makes its own, tls:// needs `certs init`")
+        return
+    try:
+        bad = [f"{one.role}: {one.problem}" for one in show(folder) if one.problem is not None]
+    except CertificateProblem as problem:
+        yield Check("cluster certificates", False, str(problem), "mend it, or make others in a new folder")
+        return
+    mend = "detector-pool certs renew" if bad else ""
+    yield Check("cluster certificates", not bad, f"{folder} {', '.join(bad) or 'valid'}", mend)
 
 
 def _described(file: Path) -> str:

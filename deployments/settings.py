@@ -65,15 +65,16 @@ class Settings:
         Raises:
             UsageError: The passphrase file cannot be read.
         """
+        from compliance.identity import state_folder
+
         home = os.environ.get("DETECTOR_POOL_HOME")
         if home:
-            default_cache, state = Path(home) / "cache", Path(home) / "state"
+            default_cache = Path(home) / "cache"
         else:
             import platformdirs
 
             default_cache = platformdirs.user_cache_path("detector-pool")
-            state = platformdirs.user_state_path("detector-pool")
-        return cls((cache or default_cache).absolute(), state.absolute(), _passphrase(passphrase_file))
+        return cls((cache or default_cache).absolute(), state_folder(), _passphrase(passphrase_file))
 
 
 def _passphrase(file: Path | None) -> bytes | None:

@@ -172,7 +172,8 @@ class Detector(abc.ABC):
     languages: frozenset[Language]
     needs: tuple[str, ...] = ()
     """Names of detectors whose per-file stage must be finished before this one's reduce."""
-    roles: frozenset[str] = frozenset({"run"})
+    roles: frozenset[str] = frozenset()
+    """Roles of which one is needed to run it, beside what the access policy says; empty: whoever that lets run it."""
     path_sensitive: bool = False
     """Whether the same bytes under another path may give another result; then the path is in the cache key."""
     complexity_score: float = 1.0

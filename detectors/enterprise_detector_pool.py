@@ -20,6 +20,7 @@ from typing import Any, Self
 
 import msgspec
 
+from detectors.access import denied
 from detectors.bulkheads import Bulkheads, Job
 from detectors.cache import ResultCache
 from detectors.circuit_breaker import Breaker
@@ -539,14 +540,12 @@ class EnterpriseDetectorPool:
     def _refusal(self, name: str, known: Known | None) -> DetectorPoolError | None:
         if known is None:
             return UnknownDetector(str(name), self._near(str(name)))
-        return self._denial("execute", name, known.registration.roles)
+        return self._denial("run", name, known.registration.roles)
 
     def _denial(self, action: Action, name: str, roles: frozenset[str]) -> AccessDenied | None:
-        reason = self._policy.denial(action, name, roles) if self._policy is not None else None
-        if reason is None:
+        if self._policy is None:
             return None
-        self._record("access-denied", action=action, detector=name, reason=reason)
-        return AccessDenied(action, name, reason)
+        return denied(self._policy, action, name, door="pool", roles=roles, sink=self._sink)
 
     def _near(self, name: str) -> str | None:
         import difflib

@@ -5,7 +5,7 @@ Every error the engine raises, as one tree:
     ├── UsageError                 exit 2   wrong arguments or input
     │   ├── UnknownDetector
     │   └── ConfigurationError
-    ├── AccessDenied               exit 3   the access policy does not let this person do this
+    ├── AccessDenied               exit 6   the access policy does not let this person do this
     ├── ExecutionError             exit 3   one execution of a pool has no value; found in its result, never raised
     │   ├── CircuitOpen
     │   ├── ExecutionTimedOut
@@ -85,14 +85,17 @@ class ConfigurationError(UsageError):
 
 
 class AccessDenied(DetectorPoolError):
-    """The access policy does not let this person register or execute a detector."""
+    """The access policy does not let this person do this."""
 
-    def __init__(self, action: str, detector: str, reason: str) -> None:
-        super().__init__(action, detector, reason)
-        self.action, self.detector, self.reason = action, detector, reason
+    exit_code = 6
+
+    def __init__(self, action: str, target: str, reason: str) -> None:
+        super().__init__(action, target, reason)
+        self.action, self.target, self.reason = action, target, reason
 
     def __str__(self) -> str:
-        return f"you may not {self.action} detector {self.detector!r}: {self.reason}"
+        on = repr(self.target) if self.action in {"run", "register"} else f"the {self.target}"
+        return f"you may not {self.action} {on}: {self.reason}"
 
 
 class ExecutionError(DetectorPoolError):

@@ -25,6 +25,7 @@ __all__ = [
     "AlertSink",
     "AuditSink",
     "ClusterKind",
+    "KnowsCaller",
     "Progress",
     "installed_access_policy",
     "installed_audit_sink",
@@ -65,26 +66,36 @@ class ClusterKind(Protocol):
         ...
 
 
-Action = Literal["register", "execute"]
-"""What a pool asks leave for."""
+Action = Literal["run", "register", "read", "verify", "administer"]
+"""What leave is asked for: the first two of a detector, the others of a store (`evidence`, `ledger`, `policy`, …)."""
 
 
 @runtime_checkable
 class AccessPolicy(Protocol):
     """Says who may do what; asked once for each detector of a call, never for each execution."""
 
-    def denial(self, action: Action, detector: str, roles: frozenset[str]) -> str | None:
+    def denial(self, action: Action, target: str, roles: frozenset[str], tree: str = "") -> str | None:
         """
         Decide on one action of whoever runs this process.
 
         Args:
             action: What is to be done.
-            detector: Its name.
-            roles: Roles that may do it, as registered; empty where the registration names none.
+            target: The detector's or store's name.
+            roles: Roles of which one is needed beside what the policy says; empty where the registration names none.
+            tree: Real path of the sources, or of the store's folder; empty where there is none.
 
         Returns:
             Why not; `None` when it is allowed.
         """
+        ...
+
+
+@runtime_checkable
+class KnowsCaller(Protocol):
+    """What an access policy may offer beside: who it takes the caller for."""
+
+    def caller(self) -> Mapping[str, Any]:
+        """Return plain data for records: who runs this process, how that is known, which policy decides."""
         ...
 
 

@@ -22,6 +22,7 @@ from detectors.ports import Progress
 from detectors.rule_settings import settings_from
 from detectors.scan import Scan, ScanOptions
 from flows import stages
+from flows.admission import admit_run
 
 __all__ = ["NotWhole", "run_scan_flow", "scan_flow"]
 
@@ -78,6 +79,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     exclude: list[str] | None = None,
     ignore: bool = True,
     rules: dict[str, Any] | None = None,
+    request: str | None = None,
 ) -> RunRecord:
     """
     Scan source trees with every detector; write and verify signed evidence.
@@ -97,11 +99,14 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         exclude: Gitignore-style patterns of files out of scope.
         ignore: Whether .gitignore files are obeyed.
         rules: Limits, vocabulary and selection of the rules, as under [tool.detector-pool].
+        request: What `detector-pool access request` printed, where an access policy asks for it; no secret.
 
     Raises:
+        AccessDenied: Who asks for this run may not.
         NotWhole: After the evidence was written, when planned and answered units do not reconcile.
         DetectorPoolError: As `detectors.scan.scan`.
     """
+    admit_run(scan_flow.fn, locals())
     options = ScanOptions(
         paths=tuple(map(Path, paths)), detectors=None if detectors is None else tuple(detectors), cluster=cluster,
         workers=workers, cache=Path(cache) if cache else None, use_cache=use_cache, verify_cache=verify_cache,

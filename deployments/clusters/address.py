@@ -11,6 +11,7 @@ from detectors.errors import ClusterError, UsageError
 
 __all__ = ["RunningScheduler"]
 
+TIMEOUT = "20s"
 VARIABLES = ("DETECTOR_POOL_TLS_CA", "DETECTOR_POOL_TLS_CERT", "DETECTOR_POOL_TLS_KEY")
 
 
@@ -18,7 +19,8 @@ class RunningScheduler:
     """
     A scheduler's address. Only TLS: whoever reaches a scheduler without certificates runs code on its workers.
 
-    The certificates are named by the environment: `DETECTOR_POOL_TLS_CA`, `_CERT`, `_KEY`.
+    The client's certificate lies where `detector-pool certs init` puts it; or the environment names files of another
+    authority, of which only that it signed is checked: `DETECTOR_POOL_TLS_CA`, `_CERT`, `_KEY`.
     """
 
     name: ClassVar[str] = "tls://HOST:PORT"
@@ -33,16 +35,11 @@ class RunningScheduler:
         del workers
         if not target.startswith("tls://"):
             raise UsageError(f"--cluster {target}: only tls:// is taken; anyone may run code through a plain address")
-        files = [os.environ.get(name, "") for name in VARIABLES]
-        if not all(files):
-            raise UsageError(f"--cluster {target} needs certificates; set {', '.join(VARIABLES)} to their files")
-        from distributed import Client, Security
+        security = _security(target)
+        from distributed import Client
 
-        security = Security(  # type: ignore[no-untyped-call]
-            tls_ca_file=files[0], tls_client_cert=files[1], tls_client_key=files[2], require_encryption=True
-        )
         try:
-            client = Client(target, security=security, timeout="20s", set_as_default=False)  # type: ignore[no-untyped-call]
+            client = Client(target, security=security, timeout=TIMEOUT, set_as_default=False)  # type: ignore[no-untyped-call]
         except (OSError, TimeoutError) as problem:
             raise ClusterError(f"the scheduler {target} cannot be reached: {problem}") from problem
         with contextlib.closing(client):
@@ -51,3 +48,23 @@ class RunningScheduler:
             except ValueError as problem:
                 raise ClusterError(f"client and workers of {target} differ: {problem}") from problem
             yield client
+
+
+def _security(target: str) -> Any:
+    """Return the certificates of a client."""
+    from deployments.certificate_commands import default_folder
+
+    files = [os.environ.get(name, "") for name in VARIABLES]
+    if all(files):
+        from distributed import Security
+
+        return Security(  # type: ignore[no-untyped-call]
+            tls_ca_file=files[0], tls_client_cert=files[1], tls_client_key=files[2], require_encryption=True
+        )
+    folder = default_folder()
+    if any(files) or not folder.is_dir():
+        told = f"make them by `detector-pool certs init`, or set {', '.join(VARIABLES)} to their files"
+        raise UsageError(f"--cluster {target} needs certificates; {told}")
+    from deployments.mutual_tls import from_folder
+
+    return from_folder(folder, "client")

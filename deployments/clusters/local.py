@@ -67,12 +67,14 @@ class AdaptiveProcesses:
 def _connected(at_first: int, workers: int) -> Iterator[tuple[Any, Any]]:
     """Yield a client and its cluster."""
     import dask
-    from distributed import Client, LocalCluster, Security
+    from distributed import Client, LocalCluster
+
+    from deployments.mutual_tls import temporary
 
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with dask.config.set(CONFIGURATION), contextlib.ExitStack() as stack:
         try:
-            security = Security.temporary()  # type: ignore[no-untyped-call]
+            security = temporary()
             cluster = LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=at_first,
                 threads_per_worker=1,

@@ -53,7 +53,7 @@ class Kept:
 class ByRole:
     """A policy: this person has the role `auditor`."""
 
-    def denial(self, action: str, detector: str, roles: frozenset[str]) -> str | None:
+    def denial(self, action: str, target: str, roles: frozenset[str], tree: str = "") -> str | None:
         """Allow what names no role, or the one that we have."""
         return None if not roles or "auditor" in roles else f"it needs one of {sorted(roles)}"
 
@@ -159,7 +159,7 @@ def test_an_installed_policy_and_sink_are_found(tmp_path: Path, monkeypatch: pyt
         textwrap.dedent(
             """
             class Nobody:
-                def denial(self, action, detector, roles):
+                def denial(self, action, target, roles, tree=""):
                     return "nobody may"
 
             class Sink:

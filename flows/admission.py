@@ -1,0 +1,117 @@
+"""
+The door of a flow: who asks for this run, and whether he may.
+
+A run that its deployment's schedule made acts as the worker's service. Who asks for one by hand gives a signed request
+as the parameter `request`; Prefect knows no people, and what its server says of who asked is not believed.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from compliance.access_policy import InstalledAccessPolicy
+from compliance.identity import AccessPlaces
+from detectors.access import denied, require_detectors, required_policy
+from detectors.ports import AccessPolicy
+
+__all__ = ["admit", "admit_run"]
+
+USED = "used-requests"
+
+
+def admit_run(flow: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """
+    Let a flow run over source trees begin, or refuse it.
+
+    Args:
+        flow: Its function; the defaults of its parameters are what a request need not sign.
+        given: All of the run's parameters: `paths` are the trees, `detectors` the detectors, `request` what
+            `detector-pool access request` printed, or None for a scheduled run and for one without deployment.
+
+    Raises:
+        AccessDenied: With the reason; recorded.
+        IdentityUnproven: The request proves nothing.
+    """
+    defaults = {name: known.default for name, known in inspect.signature(flow).parameters.items()}
+    parameters = {name: given[name] for name in defaults if name != "request"}
+    assert "paths" in parameters, "a flow over source trees is told which"
+    policy = admit(parameters, defaults, given.get("request"), *_deployment())
+    require_detectors(map(Path, parameters["paths"]), parameters["detectors"], door="flow", policy=policy)
+
+
+def admit(
+    parameters: Mapping[str, Any],
+    defaults: Mapping[str, Any],
+    request: str | None,
+    deployment: str | None,
+    scheduled: bool,
+) -> AccessPolicy:
+    """
+    Return the policy that decides for whoever asks for a run.
+
+    Args:
+        parameters: See `admit_run`.
+        defaults: See `admit_run`.
+        request: See `admit_run`.
+        deployment: `flow/deployment`; `None` for a run without one, which acts for whoever runs this process.
+        scheduled: Whether the deployment's schedule made the run.
+
+    Raises:
+        AccessDenied: A run of a deployment was asked for by hand without a request, where a policy says who may.
+        IdentityUnproven: The request proves nothing.
+    """
+    installed = required_policy()
+    if not isinstance(installed, InstalledAccessPolicy) or installed.policy is None:
+        return installed
+    if request is not None:
+        from compliance.run_requests import admitted
+
+        places: AccessPlaces = installed.places
+        who = admitted(
+            request,
+            installed.policy,
+            deployment=deployment or "none/none",
+            parameters=parameters,
+            defaults=defaults,
+            used=places.state / USED,
+        )
+        return InstalledAccessPolicy(places, who)
+    if deployment is not None and not scheduled:
+        denial = denied(_NobodyAsked(installed), "run", deployment, door="flow")
+        assert denial is not None, "nobody may not"
+        raise denial
+    return installed
+
+
+class _NobodyAsked:
+    """Denies a run that was asked for by hand without saying by whom."""
+
+    def __init__(self, installed: InstalledAccessPolicy) -> None:
+        self._installed = installed
+
+    def denial(self, action: str, target: str, roles: frozenset[str], tree: str = "") -> str:
+        """Return why not; see `detectors.ports.AccessPolicy`."""
+        del action, roles, tree
+        assert target, "a deployment has a name"
+        return (
+            f"who asks for a run by hand signs: give what `detector-pool access request {target}` prints as `request`"
+        )
+
+    def caller(self) -> Mapping[str, Any]:
+        """Return who would have run it; see `detectors.ports.KnowsCaller`."""
+        return self._installed.caller()
+
+
+def _deployment() -> tuple[str | None, bool]:
+    """Return the deployment of the running flow run, and whether its schedule made it."""
+    from prefect.context import FlowRunContext
+    from prefect.runtime import deployment
+
+    context = FlowRunContext.get()
+    run = None if context is None else context.flow_run
+    if run is None or run.deployment_id is None or context is None or context.flow is None:
+        return None, False
+    return f"{context.flow.name}/{deployment.name}", bool(run.auto_scheduled)
