@@ -46,6 +46,8 @@ _LOG = logging.getLogger(__name__)
 SAMPLES = 20_000
 """Looks kept, at most: more than a day at one every five seconds."""
 REPORT_LIMIT_S = 120.0
+WEIGHT: Mapping[Level, float] = {"ok": 0.0, "warning": 0.5, "critical": 1.0}
+"""How much of a live check is lost at each level."""
 
 
 class ComplianceReport(msgspec.Struct, frozen=True):
@@ -205,6 +207,7 @@ class RealTimeComplianceMonitor:
         self._power_of_ten: float | None = None
         self._versions: dict[str, str] = {}
         self._drift: tuple[Drift, ...] = ()
+        self._ever_drifted: set[str] = set()
         self._ledger: LedgerState | None = None
         self._held: dict[str, Level] = {}
         self._looks, self._started, self._stopped = 0, 0.0, False
@@ -376,13 +379,13 @@ class RealTimeComplianceMonitor:
         versions = installed_versions()
         if self._reference is None:
             self._reference = dict(versions)
-        earlier = {drift.name for drift in self._drift}
         self._versions, self._drift = versions, drifted(self._reference, versions)
+        self._ever_drifted |= {drift.name for drift in self._drift}
         for drift in self._drift:
             message = f"{drift.name} is {drift.now}, and was {drift.before}"
             yield Finding("version", drift.name, "warning", 1.0, 1.0, message)
-        for name in sorted(earlier - {drift.name for drift in self._drift}):
-            assert name not in {drift.name for drift in self._drift}, "it is as it was"
+        for name in sorted(self._ever_drifted - {drift.name for drift in self._drift}):
+            assert versions.get(name) == self._reference.get(name), "it is as it was"
             yield Finding("version", name, "ok", 0.0, 1.0, f"{name} is again {self._reference.get(name)}")
 
     def _score_findings(self, held: float) -> Iterator[Finding]:
@@ -409,12 +412,18 @@ class RealTimeComplianceMonitor:
         return Finding(check, subject, level, measured, limit, f"{measured:.1f} % (threshold {limit:g} %)")
 
     def _checks_held(self, findings: Sequence[Finding]) -> float:
-        """Return the per cent of live checks that are not violated; a violation lasts until its alert is resolved."""
-        lasting = {(violation.check, violation.subject) for violation in self._desk.open if violation.check != "score"}
-        bad = {(finding.check, finding.subject) for finding in findings if finding.level != "ok"} | lasting
-        seen = {(finding.check, finding.subject) for finding in findings} | lasting
-        assert bad <= seen, "what is violated was looked at"
-        return 100.0 * (1 - len(bad) / len(seen)) if seen else 100.0
+        """
+        Return the per cent of live checks that hold; a warning counts half.
+
+        A violation lasts until its alert is resolved. Scores and controls have parts of the score of their own.
+        """
+        lost = {(finding.check, finding.subject): WEIGHT[finding.level] for finding in findings}
+        for violation in self._desk.open:
+            place = violation.check, violation.subject
+            if violation.check not in {"score", "control"}:
+                lost[place] = max(WEIGHT[violation.level], lost.get(place, 0.0))
+        assert all(0 <= weight <= 1 for weight in lost.values()), "a check is lost once at most"
+        return 100.0 * (1 - sum(lost.values()) / len(lost)) if lost else 100.0
 
     def _controls_held(self) -> float | None:
         report = ComplianceReport(Score(None, None, {}), self._controls, 0, True)

@@ -43,7 +43,7 @@ class Sample(msgspec.Struct, frozen=True):
     score: float
     """Per cent: the mean of those of the next three that are known."""
     checks_held: float
-    """Per cent of the live checks (health, ledger, versions) that are not violated."""
+    """Per cent of the live checks (health, ledger, versions) that hold; a warning counts half."""
     controls_held: float | None
     """Per cent of the operational controls, when they were tried last."""
     power_of_ten: float | None
