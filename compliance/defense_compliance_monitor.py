@@ -46,6 +46,8 @@ _LOG = logging.getLogger(__name__)
 SAMPLES = 20_000
 """Looks kept, at most: more than a day at one every five seconds."""
 REPORT_LIMIT_S = 120.0
+MOST_LOOKS = 1 << 32
+"""A century at one a second."""
 WEIGHT: Mapping[Level, float] = {"ok": 0.0, "warning": 0.5, "critical": 1.0}
 """How much of a live check is lost at each level."""
 
@@ -218,7 +220,8 @@ class RealTimeComplianceMonitor:
 
     def __exit__(self, *_: object) -> None:
         """Stop watching."""
-        self.stop_monitoring()
+        record = self.stop_monitoring()
+        assert record.looks >= len(record.samples), "each sample is a look"
 
     def start_monitoring(self, pool: EnterpriseDetectorPool) -> None:
         """
@@ -314,7 +317,9 @@ class RealTimeComplianceMonitor:
                 with self._lock:
                     self._power_of_ten = score
         self._look_safely()
-        while not self._stop.wait(self._every_s):
+        for _ in range(MOST_LOOKS):
+            if self._stop.wait(self._every_s):
+                return
             if pool.closed:
                 _ = self.stop_monitoring()
                 return

@@ -20,7 +20,7 @@ from detectors.model import RunRecord
 from detectors.ports import Progress
 from detectors.rule_settings import settings_from
 from detectors.scan import Scan, ScanOptions
-from flows import stages
+from flows import quality, stages
 
 __all__ = ["NotWhole", "run_scan_flow", "scan_flow"]
 
@@ -76,6 +76,8 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     exclude: list[str] | None = None,
     ignore: bool = True,
     rules: dict[str, Any] | None = None,
+    validate: bool = False,
+    data_docs: str | None = None,
 ) -> RunRecord:
     """
     Scan source trees with every detector; write and verify signed evidence.
@@ -95,8 +97,11 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         exclude: Gitignore-style patterns of files out of scope.
         ignore: Whether .gitignore files are obeyed.
         rules: Limits, vocabulary and selection of the rules, as under [tool.detector-pool].
+        validate: Whether the run's own tables are held against expectations.
+        data_docs: New folder for what that showed, as HTML.
 
     Raises:
+        NotValid: After the evidence was written, when those do not hold or cannot be evaluated.
         NotWhole: After the evidence was written, when planned and answered units do not reconcile.
         DetectorPoolError: As `detectors.scan.scan`.
     """
@@ -110,6 +115,8 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     # Before the work: a key that cannot be used must not cost the night's results.
     key = SigningKey.load_or_create(Path(keys), caller.passphrase) if evidence and keys else None
     record = _scanned(options, stages.told(caller.progress))
+    if validate:
+        record = quality.validate(_quoted(record), Path(data_docs) if data_docs else None)
     quoted = _quoted(record)
     if evidence and key is not None:
         stages.seal(quoted, Path(evidence), _quoted(key))
@@ -117,6 +124,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     stages.publish(quoted, Path(evidence) if evidence else None)
     if not record.whole:
         raise NotWhole(record)
+    quality.require(record)
     return record
 
 
@@ -127,12 +135,14 @@ def run_scan_flow(
     keys: Path,
     passphrase: bytes | None = None,
     progress: Progress | None = None,
+    validate: bool = False,
+    data_docs: Path | None = None,
 ) -> RunRecord:
     """
     Run the flow in this process, against the server that `PREFECT_API_URL` names.
 
     Returns:
-        The record, also of a run that is not whole (whose flow run has failed).
+        The record, also of a run that is not whole or not valid (whose flow run has failed).
     """
     token = _CALLER.set(_Caller(passphrase, progress))
     try:
@@ -151,8 +161,10 @@ def run_scan_flow(
             exclude=list(options.exclude),
             ignore=options.ignore,
             rules=msgspec.to_builtins(options.settings),
+            validate=validate,
+            data_docs=None if data_docs is None else str(data_docs.absolute()),
         )
-    except NotWhole as problem:
+    except (NotWhole, quality.NotValid) as problem:
         return problem.record
     finally:
         _CALLER.reset(token)

@@ -26,9 +26,7 @@ def overrun(seconds: float, folder: str) -> int:
     """Note who runs, start a child, and go on for `seconds`; 0 only warms the process up."""
     if seconds <= 0:
         return os.getpid()
-    child = subprocess.Popen(
-        [sys.executable, "-c", f"import time; time.sleep({seconds})"]
-    )  # p10: ignore[R7] left behind on purpose, to be ended by the product by the maintainers
+    child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"])
     Path(folder, "pids").write_text(f"{os.getpid()} {child.pid}")
     time.sleep(seconds)
     return child.wait()
