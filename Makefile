@@ -10,7 +10,7 @@ SCORE := 89
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead balance simulate ledger-speed
+.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead monitor-cost balance simulate ledger-speed
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ pool-overhead: $(STAMP) ## Measure what the pool costs against bare processes; F
 balance: $(STAMP) ## Measure what learnt plans and work stealing bring, on real runs (after `make demo` or `make corpus`)
 	$(BIN)/python -m benchmarks.balance plans $(DEMO)/sources/psutil-7.2.2
 	$(BIN)/python -m benchmarks.balance stealing
+
+monitor-cost: $(STAMP) ## Measure what the live compliance monitor costs the pool that it watches
+	$(BIN)/python -m benchmarks.monitor_cost
 
 simulate: $(STAMP) ## Simulate the planner on 1,000 workers and 1,000,000 units; prints the table, draws docs/simulation.svg
 	$(BIN)/python -m benchmarks.simulation --full --curve docs/simulation.svg

@@ -390,7 +390,7 @@ def _by_flow(
 
         return run_scan_flow(
             options, evidence=evidence, keys=settings.keys, passphrase=settings.passphrase, progress=progress,
-            validate=quality.wanted, data_docs=quality.docs,
+            validate_tables=quality.wanted, data_docs=quality.docs,
         )  # fmt: skip
 
 

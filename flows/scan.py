@@ -76,7 +76,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     exclude: list[str] | None = None,
     ignore: bool = True,
     rules: dict[str, Any] | None = None,
-    validate: bool = False,
+    validate_tables: bool = False,
     data_docs: str | None = None,
 ) -> RunRecord:
     """
@@ -97,7 +97,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         exclude: Gitignore-style patterns of files out of scope.
         ignore: Whether .gitignore files are obeyed.
         rules: Limits, vocabulary and selection of the rules, as under [tool.detector-pool].
-        validate: Whether the run's own tables are held against expectations.
+        validate_tables: Whether the run's own tables are held against expectations.
         data_docs: New folder for what that showed, as HTML.
 
     Raises:
@@ -115,7 +115,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     # Before the work: a key that cannot be used must not cost the night's results.
     key = SigningKey.load_or_create(Path(keys), caller.passphrase) if evidence and keys else None
     record = _scanned(options, stages.told(caller.progress))
-    if validate:
+    if validate_tables:
         record = quality.validate(_quoted(record), Path(data_docs) if data_docs else None)
     quoted = _quoted(record)
     if evidence and key is not None:
@@ -135,7 +135,7 @@ def run_scan_flow(
     keys: Path,
     passphrase: bytes | None = None,
     progress: Progress | None = None,
-    validate: bool = False,
+    validate_tables: bool = False,
     data_docs: Path | None = None,
 ) -> RunRecord:
     """
@@ -161,7 +161,7 @@ def run_scan_flow(
             exclude=list(options.exclude),
             ignore=options.ignore,
             rules=msgspec.to_builtins(options.settings),
-            validate=validate,
+            validate_tables=validate_tables,
             data_docs=None if data_docs is None else str(data_docs.absolute()),
         )
     except (NotWhole, quality.NotValid) as problem:

@@ -18,7 +18,7 @@ from compliance.ledger import Ledger
 from compliance.signing import SigningKey
 from tests.compliance.conftest import make_run
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect")]
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect"), pytest.mark.timeout(600)]
 SECRET = b"a passphrase of the test"
 
 SCRIPT = """
@@ -79,14 +79,14 @@ def main():
         seen["low"] = {"score": low.score.score, **read()}
 
         scan = ScanOptions((place / "tree",), cache=place / "cache", detectors=("power-of-ten-python",), cluster="inline", workers=1)
-        good = run_scan_flow(scan, evidence=place / "validated", keys=place / "keys", passphrase=b"a passphrase of the test", validate=True)
+        good = run_scan_flow(scan, evidence=place / "validated", keys=place / "keys", passphrase=b"a passphrase of the test", validate_tables=True)
         seen["validated"] = {"outcomes": [c.outcome for c in good.validated], **read()}
         original = expectations.completeness_table
         def forgetful(run):
             import msgspec
             return original(msgspec.structs.replace(run, units=run.units[1:]))
         expectations.completeness_table = forgetful
-        bad = run_scan_flow(scan, evidence=place / "invalid", keys=place / "keys", passphrase=b"a passphrase of the test", validate=True)
+        bad = run_scan_flow(scan, evidence=place / "invalid", keys=place / "keys", passphrase=b"a passphrase of the test", validate_tables=True)
         seen["invalid"] = {"outcomes": [c.outcome for c in bad.validated], **read()}
     print(json.dumps(seen, default=str))
 
@@ -119,7 +119,7 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     script.write_text(SCRIPT)
     command = [sys.executable, str(script), str(place), str(tmp_path_factory.mktemp("prefect"))]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=560, check=False, env=environment)
     assert done.returncode == 0, done.stderr[-4000:]
     result: dict[str, Any] = json.loads(done.stdout)
     return result
