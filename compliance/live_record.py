@@ -28,6 +28,8 @@ class ComplianceThresholds(msgspec.Struct, frozen=True):
     """An alert is resolved so many points above its threshold."""
 
     def __post_init__(self) -> None:
+        if any(len(pair) != 2 for pair in (self.score, self.power_of_ten)):
+            raise UsageError("a threshold of a score is a pair (warning, critical)")
         for warning, critical in (self.score, self.power_of_ten):
             if not 0 <= critical <= warning <= 100:
                 raise UsageError("thresholds of scores are pairs (warning, critical) from 100 down to 0")
@@ -83,4 +85,6 @@ class LiveRecord(msgspec.Struct, frozen=True):
     def lasting(self) -> tuple[Violation, ...]:
         """Violations that are not over."""
         assert self.until >= self.started, "time goes on"
-        return tuple(violation for violation in self.violations if violation.until is None)
+        lasting = tuple(violation for violation in self.violations if violation.until is None)
+        assert all(violation.level != "ok" for violation in lasting), "what is well is no violation"
+        return lasting

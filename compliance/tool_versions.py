@@ -8,6 +8,8 @@ from collections.abc import Mapping
 
 import msgspec
 
+from detectors.errors import UsageError
+
 __all__ = ["Drift", "drifted", "installed_versions"]
 
 PROJECT = "enterprise-detector-pool"
@@ -36,6 +38,7 @@ def installed_versions() -> dict[str, str]:
     assert found, "this project brings detectors of its own"
     found["python"] = platform.python_version()
     found[PROJECT] = importlib.metadata.version(PROJECT)
+    assert all(found.values()), "each says its version, or that it is missing"
     return dict(sorted(found.items()))
 
 
@@ -46,7 +49,12 @@ def drifted(reference: Mapping[str, str], now: Mapping[str, str]) -> tuple[Drift
     Args:
         reference: Versions that were qualified, or seen first.
         now: Versions that are there.
+
+    Raises:
+        UsageError: There is nothing to compare with.
     """
+    if not reference:
+        raise UsageError("a drift is measured from versions that were there; the reference is empty")
     names = sorted(reference.keys() | now.keys())
     changes = [Drift(name, reference.get(name, ABSENT), now.get(name, ABSENT)) for name in names]
     assert len(changes) == len(names), "each name once"

@@ -69,6 +69,7 @@ def validate(record: RunRecord, docs: Path | None) -> RunRecord:
         for one in checked.validated
     ]  # fmt: skip
     assert rows, "a run has tables"
+    assert all(row["outcome"] == "passed" or row["problems"] for row in rows), "what does not hold has a reason"
     for one in checked.validated:
         get_run_logger().info("%s: %d rows, %d expectations, %s", one.table, one.rows, one.checks, one.outcome)
     create_table_artifact(table=rows, key="data-quality", description="The run's own tables against expectations")

@@ -53,6 +53,7 @@ class AccessControl(Control):
             denied = allowed = 0
             for through in DOORS.values():
                 forbidden, permitted = through(pool)
+                assert (forbidden.detector, permitted.detector) == (FORBIDDEN, PERMITTED), "in the order asked"
                 denied += isinstance(forbidden.error, AccessDenied)
                 allowed += permitted.value == PERMITTED
             refused = _registration_denied(pool)

@@ -23,6 +23,8 @@ AGAIN = RetryPolicy(attempts=2, base_s=0.001, cap_s=0.005, on=(IsolatedCrash,))
 
 def cubed(number: int, folder: str, fatal: int = -1) -> int:
     """Answer, but be killed at the first try of some numbers, and at every try of `fatal`."""
+    if number < 0:
+        raise ValueError(f"units count from 0, not {number}")
     marker = Path(folder, f"crashed-{number}")
     first = folder != "" and number in CRASHING and not marker.exists()
     if first:

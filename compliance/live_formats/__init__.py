@@ -16,6 +16,7 @@ import msgspec
 
 from compliance.errors import EvidenceError
 from compliance.live_record import LiveRecord
+from detectors.errors import UsageError
 
 __all__ = ["write_all"]
 
@@ -27,6 +28,8 @@ def write_all(record: LiveRecord, folder: Path) -> tuple[Path, ...]:
     Raises:
         EvidenceError: The folder cannot be written.
     """
+    if folder.exists() and not folder.is_dir():
+        raise EvidenceError(f"the report {folder} cannot be written: it is no folder")
     written: list[Path] = []
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -46,6 +49,8 @@ def write_all(record: LiveRecord, folder: Path) -> tuple[Path, ...]:
 
 def serve() -> None:
     """Write what standard input holds to the folder that the first argument names: a process of its own does it."""
+    if len(sys.argv) != 2:
+        raise UsageError("python -m compliance.live_formats FOLDER, with a record on standard input")
     record = msgspec.msgpack.decode(sys.stdin.buffer.read(), type=LiveRecord)
     assert record.looks >= len(record.samples), "each sample is a look"
     _ = write_all(record, Path(sys.argv[1]))

@@ -37,6 +37,7 @@ def write(record: LiveRecord, file: Path) -> None:
 def _content(record: LiveRecord) -> dict[str, Any]:
     worst_first = sorted(record.violations, key=lambda one: (one.until is not None, one.level != "critical", one.since))
     assert len(worst_first) == len(record.violations), "sorting loses nothing"
+    assert record.looks >= len(record.samples), "each sample is a look"
     return {
         "record": record,
         "last": record.samples[-1] if record.samples else None,
@@ -58,6 +59,7 @@ def _points(samples: Sequence[Sample]) -> str:
     stretch = -(-len(samples) // DRAWN)
     lowest = [min(sample.score for sample in samples[at : at + stretch]) for at in range(0, len(samples), stretch)]
     assert 0 < len(lowest) <= DRAWN, "at most one point a stretch"
+    assert all(0 <= score <= 100 for score in lowest), "per cent"
     step = WIDTH / max(len(lowest) - 1, 1)
     return " ".join(f"{place * step:.1f},{HEIGHT * (1 - score / 100):.1f}" for place, score in enumerate(lowest))
 

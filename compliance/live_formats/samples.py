@@ -24,6 +24,7 @@ def schema() -> Any:
 
     names = Sample.__struct_fields__
     assert set(names) >= WHOLE | MAY_LACK, "columns are fields of a sample"
+    assert names[0] == "time", "a table over time begins with it"
     kinds = {name: pa.int64() if name in WHOLE else pa.float64() for name in names}
     return pa.schema([pa.field(name, kind, nullable=name in MAY_LACK) for name, kind in kinds.items()])
 
@@ -33,6 +34,7 @@ def write(record: LiveRecord, file: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    assert record.looks >= len(record.samples), "each sample is a look"
     rows = [msgspec.structs.asdict(sample) for sample in record.samples]
     table = pa.Table.from_pylist(rows, schema=schema())
     assert table.num_rows == len(record.samples), "one row a look"
