@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -273,3 +274,19 @@ def test_an_unknown_control_is_a_usage_error() -> None:
     """When this fails, a typing mistake validates nothing and looks like success."""
     with pytest.raises(UsageError, match="there is no control fault-tolerence"):
         DefenseComplianceMonitor().validate_controls(["fault-tolerence"])
+
+
+def test_comply_shows_the_controls_and_fails_where_they_are_required(
+    pool_command: Callable[..., Any], tmp_path: Path
+) -> None:
+    """When this fails, the command line leaves the controls out, or a gate on them is always open."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a.py").write_text("def f(n: int) -> int:\n    return n\n")
+    done = pool_command("comply", tmp_path / "tree", "--cache", tmp_path / "cache", "--json", "--require-controls")
+    told = json.loads(done.stdout)["controls"]
+
+    assert {control["id"] for control in told} == IDS
+    assert all(control["evidence"] for control in told)
+    assert done.returncode == (0 if all(control["ok"] for control in told) else 1)
+    both = pool_command("comply", tmp_path / "tree", "--no-controls", "--require-controls")
+    assert both.returncode == 2
