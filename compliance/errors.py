@@ -4,6 +4,9 @@ Errors of the proof, below the engine's base error:
     DetectorPoolError
     └── EvidenceError         exit 3
         ├── EvidenceExists    exit 2   the folder is taken
+        ├── DataInvalid       exit 1   a run's own tables do not hold what is expected of them
+        ├── SuiteBroken       exit 3   expectations that cannot be evaluated say nothing of the data
+        ├── ExpectationsMissing  exit 2   Great Expectations is not installed
         ├── KeyUnusable       exit 2   the signing key is missing, too open, of another kind, or locked
         ├── AttestationInvalid  exit 1  an attestation is not signed, or is not what it should be
         ├── PolicyInvalid     exit 2   the access policy cannot be read or makes no sense
@@ -28,8 +31,10 @@ from detectors.errors import DetectorPoolError
 __all__ = [
     "AttestationInvalid",
     "CheckpointInvalid",
+    "DataInvalid",
     "EvidenceError",
     "EvidenceExists",
+    "ExpectationsMissing",
     "IdentityUnproven",
     "KeyUnusable",
     "LedgerBusy",
@@ -40,6 +45,7 @@ __all__ = [
     "LedgerUnwritable",
     "PolicyInvalid",
     "ProofInvalid",
+    "SuiteBroken",
 ]
 
 
@@ -58,6 +64,41 @@ class EvidenceExists(EvidenceError):
 
     def __str__(self) -> str:
         return f"{self.folder} exists and is not empty; evidence is never overwritten: name a new folder"
+
+
+class DataInvalid(EvidenceError):
+    """Tables of a run that do not hold what is expected of them."""
+
+    exit_code = 1
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return f"the run's own tables are not as they must be, so do not rely on it: {'; '.join(self.problems[:5])}"
+
+
+class SuiteBroken(EvidenceError):
+    """Expectations that cannot be evaluated; nothing is known of the data."""
+
+    exit_code = 3
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__(problems)
+        self.problems = problems
+
+    def __str__(self) -> str:
+        return f"the expectations themselves are broken, and say nothing of the data: {'; '.join(self.problems[:5])}"
+
+
+class ExpectationsMissing(EvidenceError):
+    """Great Expectations is not installed."""
+
+    exit_code = 2
+
+    def __str__(self) -> str:
+        return "validation needs Great Expectations: pip install 'enterprise-detector-pool[validation]'"
 
 
 class KeyUnusable(EvidenceError):

@@ -110,6 +110,12 @@ class EnterpriseDetectorPool:
         self._sink = _audit_sink(audit_mode, audit_sink)
         self._policy = access_policy or installed_access_policy()
         self._workers = max_workers or len(os.sched_getaffinity(0))
+        self._configuration: dict[str, Any] = {
+            "max_workers": self._workers, "cache_size": cache_size, "cache_ttl": cache_ttl,
+            "enable_profiling": enable_profiling, "audit_mode": audit_mode, "cache_bytes": cache_bytes,
+            "cache_folder": cache_folder, "cluster": cluster, "access_policy": self._policy, "audit_sink": self._sink,
+            "cgroup_root": cgroup_root,
+        }  # fmt: skip
         self._optimizer = WorkloadOptimizer()
         self._metrics = MetricsBook()
         self._stack = contextlib.ExitStack()
@@ -166,6 +172,16 @@ class EnterpriseDetectorPool:
         if self._profiles is not None:
             self._profiles.close()
         self._stack.close()
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._stop.is_set()
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """What `create_enterprise_pool` needs to make a pool like this one: options as resolved, no detectors."""
+        return dict(self._configuration)
 
     def register_detector(  # p10: ignore[R10] the specification fixes this signature by the maintainers
         self,

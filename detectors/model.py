@@ -37,6 +37,7 @@ __all__ = [
     "RunRecord",
     "SourceFile",
     "Suppression",
+    "TableCheck",
     "UnitRecord",
 ]
 
@@ -277,6 +278,20 @@ class UnitRecord(msgspec.Struct, frozen=True, order=True):
     """The run that computed the result: this one, or the one that the cache remembers."""
 
 
+class TableCheck(msgspec.Struct, frozen=True):
+    """What validating one table of a run showed."""
+
+    table: str
+    """Such as `findings`."""
+    rows: int
+    checks: int
+    """Expectations that were held against it."""
+    outcome: Literal["passed", "failed", "broken"]
+    """`failed`: the data is bad. `broken`: the suite is, and nothing is known of the data."""
+    problems: tuple[str, ...]
+    """What does not hold; counts and names, never cells."""
+
+
 class RunRecord(msgspec.Struct, frozen=True):
     """Everything that one scan did and found: the engine's only output, and all that evidence is made from."""
 
@@ -311,3 +326,5 @@ class RunRecord(msgspec.Struct, frozen=True):
     problems: tuple[str, ...]
     """Why the run is not whole, and warnings worth keeping (a cache set aside)."""
     findings_digest: Digest
+    validated: tuple[TableCheck, ...] = ()
+    """The run's own tables held against expectations, where that was asked for."""

@@ -136,6 +136,8 @@ def registration(  # p10: ignore[R10] what register_detector takes by the mainta
             f"a thread cannot be ended, so {name!r} with isolation='thread' can have no timeout_s; "
             "use isolation='process', which ends the work and all of its processes"
         )
+    if priority < 1:
+        raise UsageError(f"priority of {name!r} must be above 0, not {priority}")
     if max_concurrent is not None and max_concurrent < 1:
         raise UsageError(f"max_concurrent of {name!r} must be at least 1, not {max_concurrent}")
     if memory_bytes < 1 << 20:

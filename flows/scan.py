@@ -21,7 +21,7 @@ from detectors.model import RunRecord
 from detectors.ports import Progress
 from detectors.rule_settings import settings_from
 from detectors.scan import Scan, ScanOptions
-from flows import stages
+from flows import quality, stages
 from flows.admission import admit_run
 
 __all__ = ["NotWhole", "run_scan_flow", "scan_flow"]
@@ -80,6 +80,8 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     ignore: bool = True,
     rules: dict[str, Any] | None = None,
     request: str | None = None,
+    validate_tables: bool = False,
+    data_docs: str | None = None,
 ) -> RunRecord:
     """
     Scan source trees with every detector; write and verify signed evidence.
@@ -100,9 +102,12 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         ignore: Whether .gitignore files are obeyed.
         rules: Limits, vocabulary and selection of the rules, as under [tool.detector-pool].
         request: What `detector-pool access request` printed, where an access policy asks for it; no secret.
+        validate_tables: Whether the run's own tables are held against expectations.
+        data_docs: New folder for what that showed, as HTML.
 
     Raises:
         AccessDenied: Who asks for this run may not.
+        NotValid: After the evidence was written, when those do not hold or cannot be evaluated.
         NotWhole: After the evidence was written, when planned and answered units do not reconcile.
         DetectorPoolError: As `detectors.scan.scan`.
     """
@@ -118,6 +123,8 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     key = SigningKey.load_or_create(Path(keys), caller.passphrase) if evidence and keys else None
     with RunTrail(caller.ledger) as trail:
         record = _scanned(options, trail, stages.told(caller.progress))
+        if validate_tables:
+            record = quality.validate(_quoted(record), Path(data_docs) if data_docs else None)
         quoted = _quoted(record)
         trail.settled(record)
         if evidence and key is not None:
@@ -126,6 +133,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         stages.publish(quoted, Path(evidence) if evidence else None)
         if not record.whole:
             raise NotWhole(record)
+        quality.require(record)
     return record
 
 
@@ -137,6 +145,8 @@ def run_scan_flow(
     passphrase: bytes | None = None,
     progress: Progress | None = None,
     ledger: LedgerPlace | None = None,
+    validate_tables: bool = False,
+    data_docs: Path | None = None,
 ) -> RunRecord:
     """
     Run the flow in this process, against the server that `PREFECT_API_URL` names.
@@ -148,9 +158,11 @@ def run_scan_flow(
         passphrase: Of the signing key; never a parameter of the flow, which the server would show.
         progress: Told of every advance.
         ledger: Where the run is recorded.
+        validate_tables: Whether the run's own tables are held against expectations.
+        data_docs: New folder for what that showed, as HTML.
 
     Returns:
-        The record, also of a run that is not whole (whose flow run has failed).
+        The record, also of a run that is not whole or not valid (whose flow run has failed).
     """
     token = _CALLER.set(_Caller(passphrase, progress, ledger))
     try:
@@ -169,8 +181,10 @@ def run_scan_flow(
             exclude=list(options.exclude),
             ignore=options.ignore,
             rules=msgspec.to_builtins(options.settings),
+            validate_tables=validate_tables,
+            data_docs=None if data_docs is None else str(data_docs.absolute()),
         )
-    except NotWhole as problem:
+    except (NotWhole, quality.NotValid) as problem:
         return problem.record
     finally:
         _CALLER.reset(token)

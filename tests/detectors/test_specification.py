@@ -1,4 +1,4 @@
-"""The specification's snippets, as far as their parts exist, but for the line that imports."""
+"""The specification's snippets, as far as their parts exist, but for the lines that import."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from compliance import RealTimeComplianceMonitor
 from detectors import EnterpriseDetectorPool, create_enterprise_pool
 
 
@@ -60,8 +61,8 @@ def installed_sink(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Mapp
     return events
 
 
-def test_the_advanced_snippet_without_its_monitor(installed_sink: list[Mapping[str, Any]]) -> None:
-    """The monitor does not exist yet; everything else of the snippet must run."""
+def test_the_advanced_snippet(installed_sink: list[Mapping[str, Any]]) -> None:
+    """The published API is what users type second."""
 
     def security_scanner(code_path: str) -> str:
         return f"scanned {code_path}"
@@ -77,6 +78,10 @@ def test_the_advanced_snippet_without_its_monitor(installed_sink: list[Mapping[s
         audit_mode=True
     )  # fmt: skip
 
+    # Enable compliance monitoring
+    compliance_monitor = RealTimeComplianceMonitor()
+    compliance_monitor.start_monitoring(pool)
+
     # Register detectors with priorities and complexity scores
     pool.register_detector(
         name="critical_security_scan",
@@ -90,9 +95,13 @@ def test_the_advanced_snippet_without_its_monitor(installed_sink: list[Mapping[s
         detector_configs=configs,
         target_overhead=0.01  # 1% overhead target
     )  # fmt: skip
+    compliance_monitor.check()
     pool.close()
+    watched = compliance_monitor.stop_monitoring()
 
     assert [item.value for item in results] == ["scanned /src"] * 4 + [None]
+    assert watched.samples[-1].executed == 4
+    assert watched.samples[-1].failed == 0
     assert "there is no detector named 'not_registered'" in str(results[4].error)
     assert [event["event"] for event in installed_sink] == ["detector-registered", "executions-asked", "executed"]
 

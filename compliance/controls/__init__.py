@@ -1,0 +1,1 @@
+"""The operational controls, one a file: how each is tried on a disposable pool."""
