@@ -33,13 +33,12 @@ from detectors import suppressions
 from detectors.batch import BatchResult
 from detectors.cache import CachedResult, ResultCache, result_key
 from detectors.detector import ClosureTool, Detector, Registry, RuleGroup, Tool, discover
-from detectors.errors import ClusterError, DetectorBroken, SourceChanged, UsageError
+from detectors.errors import ClusterLost, DetectorBroken, SourceChanged, UsageError
 from detectors.model import (
     Analysed,
     BatchRecord,
     DetectorRecord,
     Digest,
-    FileReport,
     Finding,
     NotAnalysed,
     Outcome,
@@ -50,14 +49,17 @@ from detectors.model import (
 from detectors.parallel_executor import Backend, DaskBackend, InProcess, ParallelExecutor
 from detectors.parsing import MAX_PARSE_BYTES, ParsedFile, collector_paused
 from detectors.ports import Progress, open_cluster
+from detectors.retries import RetryPolicy
 from detectors.rule_settings import RuleSettings
 from detectors.tree_closures import NO_CLOSURE, TreeClosures
 from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
 
-__all__ = ["Scan", "ScanOptions", "Stage", "scan"]
+__all__ = ["CLUSTER_LOST", "Scan", "ScanOptions", "Stage", "scan"]
 
 WORTH_A_CLUSTER_S = 30.0
 """Predicted seconds a worker below which starting a cluster costs more than it brings (2 to 3 s, and 1 s a worker)."""
+CLUSTER_LOST = RetryPolicy(attempts=3, base_s=1.0, on=(ClusterLost,))
+"""For both doors: what was finished is in the cache, and a new cluster does the rest."""
 Unit = tuple[str, str]
 """(report path, detector)."""
 
@@ -166,9 +168,11 @@ class Scan:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Keep what was learnt, end what still runs after an error, end the cluster, close the cache."""
-        if self._executor is not None and kind is not None:
-            self._executor.stop()
+        """Keep what was learnt, end what still runs after an error, end threads and cluster, close the cache."""
+        if self._executor is not None:
+            if kind is not None:
+                self._executor.stop()
+            self._executor.close()
         self._cache.remember_timings(self._optimizer.timings())
         self._stack.close()
 
@@ -189,7 +193,7 @@ class Scan:
         self._snapshot = snapshots.take_snapshot(options.paths, scope, self._cache)
         self._files = {file.path: file for file in self._snapshot.files}
         folders = options.settings.include_folders
-        self._closures = TreeClosures(self._snapshot, self._cache, self.run_id, folders)
+        self._closures = TreeClosures(self._snapshot, self._cache, folders)
         self._progress("snapshot", len(self._files), len(self._files))
         return self._snapshot
 
@@ -212,15 +216,31 @@ class Scan:
 
         Raises:
             DetectorBroken: A detector broke its contract; nothing it said is kept.
-            ClusterError: The scheduler was lost; what was finished is in the cache.
+            ClusterError: The cluster cannot be started or reached.
+            ClusterLost: It was lost; what was finished is in the cache, and who calls again gets a new one.
         """
         # A stage that is tried again runs what has no answer yet.
         self._run(batch for batch in self._stages[stage].batches if not self._answered(batch))
 
     def execute_all(self) -> None:
-        """Run all stages' batches together, longest first."""
-        batches = [batch for stage in self._stages.values() for batch in stage.batches]
-        self._run(sorted(batches, key=lambda batch: (-batch.predicted_s, batch.name)))
+        """
+        Run all stages' batches together, longest first; a cluster that is lost is replaced.
+
+        Raises:
+            DetectorBroken, ClusterError, ClusterLost: As `execute`.
+        """
+        planned = [batch for stage in self._stages.values() for batch in stage.batches]
+        planned.sort(key=lambda batch: (-batch.predicted_s, batch.name))
+        if not planned:
+            return
+        try:
+            self._run(planned)
+        except ClusterLost:
+            for attempt in CLUSTER_LOST.retrying(threading.Event()):
+                with attempt:
+                    if attempt.retry_state.attempt_number == 1:
+                        raise  # the first was made before there was anything to retry
+                    self._run(batch for batch in planned if not self._answered(batch))
 
     def reduce(self) -> None:
         """Run the rules over the whole tree on the facts of all files, in the order of the detectors' needs."""
@@ -428,12 +448,12 @@ class Scan:
         roots = tuple(root.path for root in self._snapshot.roots)
         total = sum(len(batch.files) for stage in self._stages.values() for batch in stage.batches)
         try:
-            for batch, result in executor.run_batches(batches, roots):
+            for batch, result in executor.run_batches(batches, roots, self.run_id):
                 if not isinstance(result, BatchResult):
                     raise result
                 self._take(batch, result)
                 self._progress(batch.stage, self._done, total)
-        except ClusterError:
+        except ClusterLost:
             with self._lock:
                 self._executor = None  # whoever tries again gets a new cluster
             raise
@@ -492,17 +512,14 @@ class Scan:
         record = self._identities[group.name]
         inputs = hashlib.sha256(msgspec.msgpack.encode([(unit, self._keys[unit]) for unit in units])).hexdigest()
         key = result_key(record.code_digest, Digest(inputs), "text", f"tree:{group.name}")
-        stored = (
-            self._cache.lookup([key]).get(key) if self.options.use_cache and not self.options.verify_cache else None
-        )
+        taken = self.options.use_cache and not self.options.verify_cache
+        stored = self._cache.values([key]).get(key) if taken else None
         if stored is not None:
-            packed = self._cache.facts([key])[key]["tree"]
-            found = msgspec.msgpack.decode(packed, type=list[tuple[str, Finding]])
+            found = msgspec.msgpack.decode(stored, type=list[tuple[str, Finding]])
         else:
             with collector_paused():
                 found = self._with_lines(group.check_tree(self._facts(units)))
-            answer = Analysed("", group.name, FileReport((), {"tree": msgspec.msgpack.encode(found)}), 0.0)
-            self._cache.store(self.run_id, [(key, answer)])
+            self._cache.store_values([(key, msgspec.msgpack.encode(found))])
         self._tree_findings += [(path, group.name, finding) for path, finding in found]
 
     def _facts(self, units: list[Unit]) -> dict[str, dict[str, Any]]:
