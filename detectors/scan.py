@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from detectors import snapshot as snapshots
 from detectors import suppressions
 from detectors.batch import BatchResult
 from detectors.cache import CachedResult, ResultCache, result_key
-from detectors.detector import ClosureTool, Detector, Registry, RuleGroup, Tool, discover
+from detectors.detector import ClosureTool, Detector, Registry, RuleGroup, Tool, discover, fact_readers
 from detectors.errors import ClusterLost, DetectorBroken, SourceChanged, UsageError
 from detectors.model import (
     Analysed,
@@ -320,7 +320,7 @@ class Scan:
         units = sorted(
             unit for unit, outcome in self._outcomes.items() if unit[1] in owners and isinstance(outcome, Analysed)
         )
-        return self._facts(units).get(fact, {})
+        return self._facts(units, {fact}).get(fact, {})
 
     # -- planning --------------------------------------------------------------------------------------------------
 
@@ -517,21 +517,26 @@ class Scan:
         if stored is not None:
             found = msgspec.msgpack.decode(stored, type=list[tuple[str, Finding]])
         else:
+            needed = {need for rule in group.tree_rules for need in rule.needs}
             with collector_paused():
-                found = self._with_lines(group.check_tree(self._facts(units)))
+                found = self._with_lines(group.check_tree(self._facts(units, needed)))
             self._cache.store_values([(key, msgspec.msgpack.encode(found))])
         self._tree_findings += [(path, group.name, finding) for path, finding in found]
 
-    def _facts(self, units: list[Unit]) -> dict[str, dict[str, Any]]:
-        decode = msgspec.msgpack.decode
+    def _facts(self, units: list[Unit], wanted: Collection[str]) -> dict[str, dict[str, Any]]:
+        """Return the wanted facts by id and report path; raises DetectorBroken where they are not what they say."""
+        readers = fact_readers((item for item in self._registry if isinstance(item, RuleGroup)), wanted)
         stored = self._cache.facts([self._keys[unit] for unit in units if unit in self._computed_by])
-        facts: dict[str, dict[str, Any]] = {}
+        facts: dict[str, dict[str, Any]] = {name: {} for name in readers}
         for unit in units:
             outcome = self._outcomes[unit]
             assert isinstance(outcome, Analysed), "only analysed units have facts"
             packed = stored.get(self._keys[unit], {}) if unit in self._computed_by else outcome.report.facts
-            for name, data in packed.items():
-                facts.setdefault(name, {})[unit[0]] = decode(data)
+            for name in readers.keys() & packed.keys():
+                try:
+                    facts[name][unit[0]] = readers[name](packed[name])
+                except msgspec.ValidationError as problem:
+                    raise DetectorBroken(unit[1], f"its facts {name} are not of their shape: {problem}") from problem
         return facts
 
     def _with_lines(self, found: Iterable[tuple[str, Finding]]) -> list[tuple[str, Finding]]:
