@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -207,41 +207,45 @@ class CallGraph:
 
     def _callees(self, caller: int) -> tuple[int, ...]:
         path, function = self.nodes[caller]
-        pending: list[tuple[str, int]] = []
         found: set[int] = set()
-        known = self._alike.setdefault(path, {})
-        for call in function.calls:
-            name = call[0]
-            if name not in known:
-                known[name] = self._means(path, function, name)
-            means = known[name]
-            if means is None:
-                pending.append(call)
-            else:
-                found.update(means)
-        seen = set(pending)
+        seen: set[tuple[str, int]] = set()
+        pending = self._unsettled(path, function, function.calls, seen, found)
         for _ in range(MAX_EXPANSIONS):
             if not pending:
                 break
             name, arguments = pending.pop()
             body = self._body_of(path, function, name)
+            if body is None or any(call[0] == name for call in body):
+                # A macro is not expanded in its own body: there, the name is the function's.
+                found.update(self._resolve(path, function, name, arguments))
             if body is not None:
-                for call in body:
-                    if call[0] == name:
-                        # A macro is not expanded in its own body: there, the name is the function's.
-                        found.update(self._resolve(path, function, name, arguments))
-                    elif call not in seen:
-                        seen.add(call)
-                        if call[0] not in known:
-                            known[call[0]] = self._means(path, function, call[0])
-                        means = known[call[0]]
-                        if means is None:
-                            pending.append(call)
-                        else:
-                            found.update(means)
-                continue
-            found.update(self._resolve(path, function, name, arguments))
+                others = [call for call in body if call[0] != name]
+                pending += self._unsettled(path, function, others, seen, found)
         return tuple(sorted(found))
+
+    def _unsettled(
+        self,
+        path: str,
+        function: FunctionFacts,
+        calls: Iterable[tuple[str, int]],
+        seen: set[tuple[str, int]],
+        found: set[int],
+    ) -> list[tuple[str, int]]:
+        """Add what calls mean to `found`; return those, not seen before, whose meaning hangs on function or call."""
+        known = self._alike.setdefault(path, {})
+        unsettled = []
+        for call in calls:
+            name = call[0]
+            if name not in known:
+                known[name] = self._means(path, function, name)
+            means = known[name]
+            if means is not None:
+                found.update(means)
+            elif call not in seen:
+                seen.add(call)
+                unsettled.append(call)
+        assert len(unsettled) <= len(seen), "each is looked at once"
+        return unsettled
 
     def _means(self, path: str, function: FunctionFacts, name: str) -> tuple[int, ...] | None:
         """Return what a name calls in every function of a file; `None` where that hangs on the function or the call."""
