@@ -23,14 +23,13 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from detectors import findings as finding_rules
 from detectors import snapshot as snapshots
 from detectors import suppressions
-from detectors.batch import BatchResult
 from detectors.cache import CachedResult, ResultCache, result_key
 from detectors.detector import ClosureTool, Detector, Registry, RuleGroup, Tool, discover, fact_readers
 from detectors.errors import ClusterLost, DetectorBroken, SourceChanged, UsageError
@@ -46,13 +45,16 @@ from detectors.model import (
     SourceFile,
     UnitRecord,
 )
-from detectors.parallel_executor import Backend, DaskBackend, InProcess, ParallelExecutor
 from detectors.parsing import MAX_PARSE_BYTES, ParsedFile, collector_paused
 from detectors.ports import Progress, open_cluster
 from detectors.retries import RetryPolicy
 from detectors.rule_settings import RuleSettings
 from detectors.tree_closures import NO_CLOSURE, TreeClosures
 from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
+
+if TYPE_CHECKING:
+    from detectors.batch import BatchResult
+    from detectors.parallel_executor import Backend, ParallelExecutor
 
 __all__ = ["CLUSTER_LOST", "Scan", "ScanOptions", "Stage", "scan"]
 
@@ -443,6 +445,9 @@ class Scan:
         batches = tuple(batches)
         if not batches:
             return
+        # Here, with what it brings: a run that is answered by the cache needs nothing of it.
+        from detectors.batch import BatchResult
+
         assert self._snapshot is not None, "take the snapshot first"
         executor = self._open_executor()
         roots = tuple(root.path for root in self._snapshot.roots)
@@ -489,10 +494,14 @@ class Scan:
     def _open_executor(self) -> ParallelExecutor:
         with self._lock:
             if self._executor is None:
+                from detectors.parallel_executor import ParallelExecutor
+
                 self._executor = ParallelExecutor(self._open_backend())
             return self._executor
 
     def _open_backend(self) -> Backend:
+        from detectors.parallel_executor import DaskBackend, InProcess
+
         cluster = self.options.cluster
         if cluster is None:
             predicted_s = sum(stage.predicted_s for stage in self._stages.values())
