@@ -175,6 +175,10 @@ class ResultCache:
             self._write("DELETE FROM result WHERE key = ?", [(key,) for key in damaged])
         return found
 
+    def holds_results(self) -> bool:
+        """Tell whether any answer is stored, of whichever detector and file."""
+        return bool(self._read("SELECT 1 FROM result LIMIT 1", ()))
+
     def facts(self, keys: Sequence[bytes]) -> dict[bytes, dict[str, bytes]]:
         """Return the facts stored with `keys` (looked up before, so known to be sound)."""
         rows = self._select("SELECT key, facts FROM result WHERE key IN ", keys)

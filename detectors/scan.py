@@ -21,6 +21,7 @@ import threading
 import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent import futures
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,6 +151,8 @@ class Scan:
         self._cache = self._stack.enter_context(ResultCache(options.cache))
         self._optimizer = WorkloadOptimizer(self._cache.timings())
         self._executor: ParallelExecutor | None = None
+        self._coming: futures.Future[Any] | None = None
+        """The client of a cluster that is being started beside the first steps."""
         self._snapshot: snapshots.Snapshot | None = None
         self._stages: dict[str, Stage] = {}
         self._identities: dict[str, DetectorRecord] = {}
@@ -175,6 +178,8 @@ class Scan:
             if kind is not None:
                 self._executor.stop()
             self._executor.close()
+        if self._coming is not None:
+            futures.wait([self._coming])  # what is half open cannot be closed
         self._cache.remember_timings(self._optimizer.timings())
         self._stack.close()
 
@@ -191,6 +196,8 @@ class Scan:
     def snapshot(self) -> snapshots.Snapshot:
         """See the trees; raises UsageError for a path that cannot be scanned."""
         options = self.options
+        if options.cluster is not None and self._will_run_all():
+            self._start_cluster(options.cluster)
         scope = snapshots.Scope(options.include, options.exclude, options.ignore)
         self._snapshot = snapshots.take_snapshot(options.paths, scope, self._cache)
         self._files = {file.path: file for file in self._snapshot.files}
@@ -508,8 +515,36 @@ class Scan:
             cluster = "local" if self.workers > 1 and predicted_s / self.workers > WORTH_A_CLUSTER_S else "inline"
         if cluster == "inline":
             return InProcess(self.workers)
-        client = self._stack.enter_context(open_cluster(cluster, self.workers))
+        coming, self._coming = self._coming, None
+        client = coming.result() if coming is not None else self._opened(cluster)
         return DaskBackend(client, self.workers, cluster)
+
+    def _will_run_all(self) -> bool:
+        """Tell whether nothing can be answered by the cache, before anything is looked up."""
+        if not all(os.path.lexists(path) for path in self.options.paths):
+            return False  # the snapshot will say so
+        return not (self.options.use_cache and self._cache.holds_results())
+
+    def _start_cluster(self, target: str) -> None:
+        """Open the cluster in a thread, beside snapshot and plan; who needs it waits for it, and gets its error."""
+        if target == "inline" or self._coming is not None:
+            return
+        coming: futures.Future[Any] = futures.Future()
+
+        def start() -> None:
+            try:
+                coming.set_result(self._opened(target))
+            except BaseException as problem:  # for whoever asks for the cluster
+                coming.set_exception(problem)
+
+        self._coming = coming
+        threading.Thread(target=start, name="cluster", daemon=True).start()
+
+    def _opened(self, target: str) -> Any:
+        """Return the client of a cluster that ends with the scan."""
+        client = self._stack.enter_context(open_cluster(target, self.workers))
+        assert client is not None, "a kind of cluster yields a connected client"
+        return client
 
     # -- reduce and settle -----------------------------------------------------------------------------------------
 
