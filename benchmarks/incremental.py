@@ -64,7 +64,7 @@ def _readers(tree: Path, header: str) -> int:
     """Return how many units the compiler says to read a header, among those that it can preprocess."""
     snapshot = take_snapshot((tree,))
     with ResultCache(None) as store:
-        closures = TreeClosures(snapshot, store, "", ()).of("includes", frozenset({"c", "cpp"}))
+        closures = TreeClosures(snapshot, store, ()).of("includes", frozenset({"c", "cpp"}))
     count = 0
     for path, closure in closures.items():
         command = ["gcc", "-MM", "-MG", *search_flags(closure.context), path]

@@ -27,9 +27,9 @@ import msgspec
 
 from benchmarks.intervals import bootstrap, mean
 from detectors.cache import ResultCache
-from detectors.detector import RuleGroup, discover
+from detectors.detector import RuleGroup, discover, fact_readers
 from detectors.model import Analysed, FileReport, Finding
-from detectors.parsing import Unparsable, parse
+from detectors.parsing import Unparsable, collector_paused, parse
 
 GROUP = "power-of-ten-c"
 PATHS = "paths.json"
@@ -124,11 +124,14 @@ def _reduced(group: RuleGroup, cache: ResultCache, paths: Sequence[str]) -> list
     """Load and decode the facts of all files, and run the rules, as `Scan.reduce` does."""
     keys = [_key(path) for path in paths]
     stored = cache.facts(keys)
-    facts: dict[str, dict[str, Any]] = {}
-    for path, key in zip(paths, keys, strict=True):
-        for name, data in stored[key].items():
-            facts.setdefault(name, {})[path] = msgspec.msgpack.decode(data)
-    return list(group.check_tree(facts))
+    with collector_paused():
+        readers = fact_readers([group], {need for rule in group.tree_rules for need in rule.needs})
+        facts: dict[str, dict[str, Any]] = {name: {} for name in readers}
+        for path, key in zip(paths, keys, strict=True):
+            packed = stored[key]
+            for name, read in readers.items():
+                facts[name][path] = read(packed[name])
+        return list(group.check_tree(facts))
 
 
 def _taken(cache: ResultCache) -> list[tuple[str, Finding]]:

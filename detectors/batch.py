@@ -15,6 +15,7 @@ from collections.abc import Iterator
 import msgspec
 
 from detectors import snapshot
+from detectors.circuit_breaker import Breaker, BreakerPolicy
 from detectors.detector import ClosureTool, Registry, RuleGroup, Tool, discover
 from detectors.errors import DetectorBroken, DetectorPoolError, SourceChanged
 from detectors.findings import with_context
@@ -25,6 +26,8 @@ from detectors.sandbox import analyse_in_context, analyse_with_tool
 from detectors.workload_optimizer import Batch
 
 __all__ = ["BatchResult", "analyse"]
+
+KNOWN_BREAKERS = 256
 
 
 class BatchResult(msgspec.Struct, frozen=True):
@@ -37,13 +40,14 @@ class BatchResult(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def analyse(batch: Batch, roots: tuple[str, ...]) -> BatchResult:
+def analyse(batch: Batch, roots: tuple[str, ...], run_id: str = "") -> BatchResult:
     """
     Analyse the files of a batch.
 
     Args:
         batch: Detectors and files.
         roots: Absolute paths of the snapshot's roots, as this machine sees them.
+        run_id: Of the scan. A tool that keeps failing is left alone for the rest of what this process does in it.
 
     Raises:
         DetectorWroteFiles: A detector changed what it was given to read.
@@ -65,13 +69,21 @@ def analyse(batch: Batch, roots: tuple[str, ...]) -> BatchResult:
             with collector_paused():
                 outcomes += _by_rules(groups, file, roots[file.root])
     for tool in tools:
-        outcomes += _by_tool(tool, batch, roots)
+        outcomes += _by_tool(tool, batch, roots, _breaker(run_id, tool.name))
     return BatchResult(tuple(outcomes), f"{os.uname().nodename}:{os.getpid()}", started, time.perf_counter() - clock)
 
 
 @functools.lru_cache(maxsize=8)
 def _configured(settings: RuleSettings) -> Registry:
     return discover().configured(settings)
+
+
+@functools.lru_cache(maxsize=KNOWN_BREAKERS)
+def _breaker(run_id: str, tool: str) -> Breaker:
+    """Return the breaker of a tool in one scan, beside the tool: on Dask, each worker finds out by itself."""
+    assert tool, "every tool has a name"
+    del run_id
+    return Breaker(BreakerPolicy())
 
 
 def _by_rules(groups: tuple[RuleGroup, ...], file: SourceFile, root: str) -> Iterator[Outcome]:
@@ -96,13 +108,13 @@ def _by_group(group: RuleGroup, file: SourceFile, parsed: ParsedFile) -> Outcome
         report = group.check_file(parsed)
     except Unparsable as answer:
         return NotAnalysed(file.path, group.name, answer.reason, answer.detail)
-    except Exception as problem:  # one rule's mistake on one file must cost that file only, and be told
+    except (Exception, SystemExit) as problem:  # one rule's mistake on one file costs that file only, and is told
         return NotAnalysed(file.path, group.name, "crashed", _told(problem))
     found = tuple(sorted((with_context(finding, parsed.line) for finding in report.findings), key=_order))
     return Analysed(file.path, group.name, msgspec.structs.replace(report, findings=found), 0.0)
 
 
-def _by_tool(tool: Tool, batch: Batch, roots: tuple[str, ...]) -> Iterator[Outcome]:
+def _by_tool(tool: Tool, batch: Batch, roots: tuple[str, ...], breaker: Breaker) -> Iterator[Outcome]:
     clock = time.perf_counter()
     files = batch.files
     sources: dict[str, bytes] = {}
@@ -120,9 +132,9 @@ def _by_tool(tool: Tool, batch: Batch, roots: tuple[str, ...]) -> Iterator[Outco
             # What they would have said depends on what is no longer there.
             yield from (_lost(file, tool.name, problem) for file in files if file.path in sources)
             return
-        reports = analyse_in_context(tool, sources, support, batch.contexts)
+        reports = analyse_in_context(tool, sources, support, batch.contexts, breaker)
     else:
-        reports = analyse_with_tool(tool, sources)
+        reports = analyse_with_tool(tool, sources, breaker)
     total = sum(len(data) for data in sources.values()) or 1
     seconds = time.perf_counter() - clock
     for file in files:
@@ -159,5 +171,5 @@ def _lost(file: SourceFile, detector: str, problem: SourceChanged) -> NotAnalyse
     )
 
 
-def _told(problem: Exception) -> str:
+def _told(problem: BaseException) -> str:
     return f"{type(problem).__name__}: {problem}"[:400]

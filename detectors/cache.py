@@ -9,6 +9,7 @@ storing off. Only a cache of a *newer* format is refused, since it belongs to so
 from __future__ import annotations
 
 import hashlib
+import math
 import sqlite3
 import threading
 import time
@@ -174,6 +175,10 @@ class ResultCache:
             self._write("DELETE FROM result WHERE key = ?", [(key,) for key in damaged])
         return found
 
+    def holds_results(self) -> bool:
+        """Tell whether any answer is stored, of whichever detector and file."""
+        return bool(self._read("SELECT 1 FROM result LIMIT 1", ()))
+
     def facts(self, keys: Sequence[bytes]) -> dict[bytes, dict[str, bytes]]:
         """Return the facts stored with `keys` (looked up before, so known to be sound)."""
         rows = self._select("SELECT key, facts FROM result WHERE key IN ", keys)
@@ -242,8 +247,9 @@ class ResultCache:
         ]
         self._write("INSERT OR REPLACE INTO timing VALUES (?, ?)", rows)
 
-    def values(self, keys: Sequence[bytes], ttl_s: float) -> dict[bytes, bytes]:
+    def values(self, keys: Sequence[bytes], ttl_s: float = math.inf) -> dict[bytes, bytes]:
         """Return the msgpack values stored under `keys` in the last `ttl_s` seconds; damaged ones are dropped."""
+        assert ttl_s >= 0, "an age in seconds"
         found: dict[bytes, bytes] = {}
         damaged: list[tuple[bytes]] = []
         oldest = time.time() - ttl_s
@@ -260,14 +266,10 @@ class ResultCache:
         return found
 
     def store_values(self, values: Iterable[tuple[bytes, bytes]]) -> None:
-        """Keep values of a pool, msgpack under a 32-byte key."""
+        """Keep values that are no answer of a detector to a file, msgpack under a 32-byte key."""
         now = time.time()
         rows = [(key, value, _checksum(key, value, b""), now) for key, value in values]
         self._write("INSERT OR REPLACE INTO value VALUES (?, ?, ?, ?)", rows)
-
-    def drop_values(self, ttl_s: float) -> None:
-        """Drop the values of a pool that are older than `ttl_s` seconds."""
-        self._write("DELETE FROM value WHERE stored < ?", [(time.time() - ttl_s,)])
 
     def _connect(self, where: str) -> sqlite3.Connection:
         connection = sqlite3.connect(where, timeout=30, check_same_thread=False, isolation_level=None)

@@ -15,16 +15,36 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from detectors.registration import BreakerPolicy
+from detectors.errors import UsageError
 
 if TYPE_CHECKING:
     import pybreaker
 
-__all__ = ["Breaker", "BreakerState"]
+__all__ = ["Breaker", "BreakerPolicy", "BreakerState"]
 
 
 CLOSED, OPEN, HALF_OPEN = "closed", "open", "half-open"
 """pybreaker's own names of its states."""
+
+
+class BreakerPolicy(msgspec.Struct, frozen=True):
+    """
+    When a detector that keeps failing is left alone.
+
+    Raises:
+        UsageError: A count below 1, or a negative time.
+    """
+
+    failures: int = 5
+    """Consecutive failures that open the circuit."""
+    reset_s: float = 30.0
+    """After which one execution is let through."""
+    successes: int = 1
+    """Consecutive successes of such executions that close it again."""
+
+    def __post_init__(self) -> None:
+        if self.failures < 1 or self.successes < 1 or self.reset_s < 0:
+            raise UsageError("a BreakerPolicy counts from 1, and its reset_s is not negative")
 
 
 class BreakerState(msgspec.Struct, frozen=True):
@@ -84,6 +104,14 @@ class Breaker:
         if state == OPEN:
             self._tell(state, HALF_OPEN)
         return None
+
+    def would_open(self) -> bool:
+        """Tell whether one more failure opens it."""
+        with self._lock:
+            machine = self._machine
+            failures = 0 if machine is None else machine.fail_counter
+            assert failures >= 0, "they are counted from none"
+            return failures + 1 >= self._policy.failures
 
     def record(self, failed: bool) -> None:
         """Tell how an admitted execution ended."""

@@ -23,7 +23,7 @@ import inspect
 import pkgutil
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -64,6 +64,7 @@ __all__ = [
     "Tool",
     "TreeRule",
     "discover",
+    "fact_readers",
     "once",
 ]
 
@@ -119,6 +120,8 @@ class Facts(abc.ABC):
     id: ClassVar[str]
     detector: ClassVar[str]
     languages: ClassVar[frozenset[Language]]
+    shape: ClassVar[Any] = Any
+    """Type as which msgpack gives what was collected to tree rules; read so once, it needs no conversion by them."""
 
     def __init__(self, settings: RuleSettings | None = None) -> None:
         self.settings = settings or RuleSettings()
@@ -160,7 +163,7 @@ class TreeRule(Rule):
         Yield `(report path, finding)` pairs.
 
         Args:
-            facts: By fact id, then by report path in sorted order: what `Facts.collect` returned.
+            facts: By fact id, then by report path in sorted order: what `Facts.collect` returned, as `Facts.shape`.
         """
 
 
@@ -451,6 +454,26 @@ def discover() -> Registry:
         twice = next(name for name in names if names.count(name) > 1)
         raise DetectorBroken(twice, "two detectors carry this name")
     return Registry(detectors)
+
+
+def fact_readers(groups: Iterable[RuleGroup], wanted: Collection[str]) -> dict[str, Callable[[bytes], Any]]:
+    """
+    Return how stored facts are read, by fact id.
+
+    Args:
+        groups: Whose facts they may be.
+        wanted: Fact ids; others are not worth their time.
+    """
+    import msgspec
+
+    found: dict[str, Callable[[bytes], Any]] = {
+        fact.id: msgspec.msgpack.Decoder(fact.shape).decode
+        for group in groups
+        for fact in group.facts
+        if fact.id in wanted
+    }
+    assert found.keys() <= set(wanted), "nothing is read that nobody asked for"
+    return found
 
 
 def distribution_files(distribution: str, suffixes: tuple[str, ...] | None = None) -> list[Path]:

@@ -20,7 +20,8 @@ Every error the engine raises, as one tree:
     │   ├── ToolCrashed
     │   └── ToolOutputInvalid
     ├── SourceChanged              exit 3   a file is no longer the one the snapshot saw
-    ├── ClusterError               exit 3   the Dask cluster cannot be reached or was lost
+    ├── ClusterError               exit 3   the Dask cluster cannot be started or reached
+    │   └── ClusterLost
     └── FormatTooNew               exit 2   a file on disk was written by a newer version
 
 An expected outcome is a value (`model.NotAnalysed`), never one of these. Every class passes all its arguments to
@@ -35,6 +36,7 @@ __all__ = [
     "AccessDenied",
     "CircuitOpen",
     "ClusterError",
+    "ClusterLost",
     "ConfigurationError",
     "DetectorBroken",
     "DetectorPoolError",
@@ -253,7 +255,11 @@ class SourceChanged(DetectorPoolError):
 
 
 class ClusterError(DetectorPoolError):
-    """The Dask cluster cannot be started, reached, or was lost for good."""
+    """The Dask cluster cannot be started or reached."""
+
+
+class ClusterLost(ClusterError):
+    """The Dask cluster was there and is gone; what was finished is in the cache, and a new cluster does the rest."""
 
 
 class FormatTooNew(UsageError):

@@ -237,13 +237,8 @@ class Runner:
         import tenacity
 
         retry = current.registration.retry
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(retry.attempts) | tenacity.stop_when_event_set(self._stop),
-            wait=tenacity.wait_random_exponential(multiplier=retry.base_s, max=retry.cap_s),
-            sleep=tenacity.sleep_using_event(self._stop),
-        )
-        with contextlib.suppress(tenacity.RetryError):
-            for attempt in retrying:
+        with contextlib.suppress(tenacity.TryAgain):
+            for attempt in retry.retrying(self._stop):
                 with attempt:
                     if attempt.retry_state.attempt_number > 1:  # the first was made before there was anything to retry
                         current.attempt = attempt.retry_state.attempt_number

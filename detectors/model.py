@@ -51,6 +51,7 @@ Level = Literal["error", "warning", "note"]
 """SARIF 2.1.0 §3.27.10 `level`, without `none`."""
 
 Reason = Literal[
+    "breaker-open",
     "changed",
     "crashed",
     "header-missing",

@@ -2,26 +2,26 @@
 Calls to results: in threads of this process, or on a Dask cluster whose scheduler steals work.
 
 One engine for both doors: `detectors.scan` sends batches through it, `EnterpriseDetectorPool` plain functions. Results
-come as they finish. A worker that dies costs a call no more than another attempt: Dask gives it to another worker, and
-when that one dies too, the caller is told (`WorkerLost`) and decides; `run_batches` halves the batch until the file
-at fault is alone.
+come as they finish. In threads, calls go through the pool's `bulkheads`. A worker that dies costs a call no more than
+another attempt: Dask gives it to another worker, and when that one dies too, the call is divided (`run_divided`) until
+what is at fault is alone; that is tried by itself before it is given up as `WorkerLost`.
 """
 
 from __future__ import annotations
 
 import collections
+import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
-from concurrent.futures import Future as ThreadFuture
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from detectors import sandbox
 from detectors.batch import BatchResult, analyse
-from detectors.errors import ClusterError, DetectorPoolError
+from detectors.bulkheads import Bulkheads, Chunk, Job
+from detectors.errors import ClusterLost, DetectorPoolError
 from detectors.model import NotAnalysed
 from detectors.workload_optimizer import Batch
 
@@ -31,7 +31,11 @@ if TYPE_CHECKING:
 __all__ = ["Call", "CallResult", "DaskBackend", "InProcess", "ParallelExecutor", "WorkerLost"]
 
 ATTEMPTS_ALONE = 2
-"""A file alone in its batch whose workers died this often is at fault itself."""
+"""Dask blames whatever waited on a worker that died; what loses its worker this often alone is at fault itself."""
+MAX_ROUNDS = 80
+"""Of divisions; halving reaches one after as many as the length has bits."""
+CLOSE_S = 10.0
+"""How long an early end waits for calls in threads, which cannot be ended."""
 
 
 class WorkerLost(DetectorPoolError):
@@ -55,6 +59,8 @@ class Call(msgspec.Struct, frozen=True):
     kwargs: dict[str, Any] = {}
     priority: int = 0
     """Higher runs earlier."""
+    about: Any = None
+    """What the caller wants to find in the result; stays in this process."""
 
 
 class CallResult(msgspec.Struct, frozen=True):
@@ -70,6 +76,9 @@ class InProcess:
     """
     Threads of this process: for small work, and for tools, which are processes of their own.
 
+    They start with the first call and end with `close`. Several threads may run calls at once (the stages of a flow);
+    together they use no more than `workers`.
+
     Args:
         workers: Threads, at least 1.
     """
@@ -78,30 +87,43 @@ class InProcess:
 
     def __init__(self, workers: int) -> None:
         self.workers = max(workers, 1)
-        # Several threads may run calls at once (the stages of a flow); together they use no more than `workers`.
-        self._slots = threading.BoundedSemaphore(self.workers)
+        self._threads = Bulkheads(
+            self.workers, _work_through, _stopped, lambda _: False, "detector", threading.Lock(), chunk_units=1
+        )
 
     def run(self, calls: Iterable[Call], stop: threading.Event) -> Iterator[CallResult]:
-        """Yield results as they finish; keeps at most two calls a worker waiting."""
-        source = iter(calls)
-        running: set[ThreadFuture[CallResult]] = set()
-        with ThreadPoolExecutor(self.workers, thread_name_prefix="detector") as threads:
-            try:
-                for call in source:
-                    running.add(threads.submit(_timed, call, stop, self._slots))
-                    if len(running) >= 2 * self.workers:
-                        done, running = wait(running, return_when=FIRST_COMPLETED)
-                        yield from (future.result() for future in done)
-                for future in as_completed(tuple(running)):
-                    running.discard(future)
-                    yield future.result()
-            finally:
-                if running:
-                    # Left early: the threads are waiting for tools, and we would wait for the threads.
-                    stop.set()
-                    sandbox.end_all()
-                for future in running:
-                    future.cancel()
+        """Yield results as they finish; calls begin in their order."""
+        asked = _Asked(tuple(calls), stop)
+        if not asked.calls:
+            return
+        job = Job(len(asked.calls), None, asked)
+        # One compartment: what is longest goes first, whichever detector's it is.
+        self._threads.begin(job, [(self.name, 1, None, range(len(asked.calls)))])
+        left = len(asked.calls)
+        try:
+            for _ in range(len(asked.calls)):
+                result = asked.results.get()
+                left -= 1
+                yield result
+        finally:
+            if left:
+                # Left early: the threads are waiting for tools, and we would wait for the threads.
+                stop.set()
+                sandbox.end_all()
+                self.close()
+
+    def close(self) -> None:
+        """Let nothing further begin, and wait for what runs (at most 10 s)."""
+        self._threads.close()
+        self._threads.join(CLOSE_S)
+
+
+class _Asked:
+    """The calls of one job, and where their results go as they come."""
+
+    def __init__(self, calls: tuple[Call, ...], stop: threading.Event) -> None:
+        self.calls, self.stop = calls, stop
+        self.results: queue.SimpleQueue[CallResult] = queue.SimpleQueue()
 
 
 class DaskBackend:
@@ -153,10 +175,10 @@ class DaskBackend:
                         )
                     case status:
                         yield CallResult(
-                            call, None, ClusterError(f"{call.name} was {status}: the scheduler lost it"), 0.0
+                            call, None, ClusterLost(f"{call.name} was {status}: the scheduler lost it"), 0.0
                         )
         except FutureCancelledError as problem:
-            raise ClusterError(f"the Dask scheduler was lost: {problem}") from problem
+            raise ClusterLost(f"the Dask scheduler was lost: {problem}") from problem
         finally:
             left = [future for future in futures if future.status == "pending"]
             if left:
@@ -164,6 +186,8 @@ class DaskBackend:
 
 
 Backend = InProcess | DaskBackend
+Divide = Callable[[Call], Sequence[Call]]
+"""A call whose workers died to what is run in its place; to nothing, where it cannot be divided further."""
 
 
 class ParallelExecutor:
@@ -183,85 +207,121 @@ class ParallelExecutor:
         self._stop.set()
         sandbox.end_all()
 
+    def close(self) -> None:
+        """End the threads of this process, if there are any; a cluster is closed by whoever opened it."""
+        if isinstance(self.backend, InProcess):
+            self.backend.close()
+
     def run(self, calls: Iterable[Call]) -> Iterator[CallResult]:
         """Yield one result for each call, as they finish; an error of one hides no other."""
         return self.backend.run(calls, self._stop)
 
+    def run_divided(self, calls: Iterable[Call], divide: Divide) -> Iterator[CallResult]:
+        """
+        Run calls; one whose workers died is divided, and its parts are run in its place.
+
+        Args:
+            calls: In the order in which they shall begin.
+            divide: See `Divide`.
+
+        Yields:
+            One result for each call or part that was not divided further; `WorkerLost` for what killed its workers
+            with nothing beside it, too.
+
+        Raises:
+            ClusterLost: The scheduler was lost.
+        """
+        waiting = collections.deque(calls)
+        suspects: list[Call] = []
+        for _ in range(MAX_ROUNDS):
+            if not waiting:
+                break
+            this_round = tuple(waiting)
+            waiting.clear()
+            for result in self.run(this_round):
+                if not isinstance(result.error, WorkerLost):
+                    yield result
+                elif parts := divide(result.call):
+                    waiting.extend(parts)
+                else:
+                    suspects.append(result.call)
+        assert not waiting, "a call was neither finished nor given up: its division does not end"
+        for call in suspects:
+            yield self._alone(call)
+
     def run_batches(
-        self, batches: Sequence[Batch], roots: tuple[str, ...]
+        self, batches: Sequence[Batch], roots: tuple[str, ...], run_id: str = ""
     ) -> Iterator[tuple[Batch, BatchResult | DetectorPoolError]]:
         """
         Run batches of a scan, longest first.
 
         A batch whose workers died is halved and run again; a file that is at fault alone becomes *not analysed*.
 
+        Args:
+            batches: In the order in which they shall begin.
+            roots: Absolute paths of the snapshot's roots.
+            run_id: Of the scan, whose batches share their tools' breakers.
+
         Yields:
             A batch and its result; or and the error that makes the whole run worthless (`DetectorBroken`).
 
         Raises:
-            ClusterError: The scheduler was lost.
+            ClusterLost: The scheduler was lost.
         """
-        queue = collections.deque(batches)
-        suspects: list[Batch] = []
-        # Each round halves every batch that failed, so the rounds are bounded by the longest batch's bits.
-        rounds = max((len(batch.files) for batch in batches), default=0).bit_length() + 1
-        for _ in range(rounds):
-            if not queue:
-                break
-            calls = [
-                Call(batch.name, analyse, (batch, roots), {}, len(queue) - place) for place, batch in enumerate(queue)
-            ]
-            by_call = {id(call): batch for call, batch in zip(calls, queue, strict=True)}
-            queue.clear()
-            for result in self.run(calls):
-                batch = by_call[id(result.call)]
-                match result.error:
-                    case None:
-                        yield batch, result.value
-                    case WorkerLost() if len(batch.files) == 1:
-                        suspects.append(batch)
-                    case WorkerLost():
-                        queue.extend(_halves(batch))
-                    case DetectorPoolError() as problem:
-                        yield batch, problem
-                    case problem:
-                        raise problem
-        assert not queue, "a batch was neither finished nor given up"
-        for batch in suspects:
-            yield batch, self._alone(batch, roots)
+        assert len({batch.name for batch in batches}) == len(batches), "each batch is planned once"
+        calls = [
+            Call(batch.name, analyse, (batch, roots, run_id), {}, len(batches) - place, batch)
+            for place, batch in enumerate(batches)
+        ]
+        for result in self.run_divided(calls, _halved):
+            batch: Batch = result.call.about
+            match result.error:
+                case None:
+                    yield batch, result.value
+                case WorkerLost():
+                    yield batch, _at_fault(batch)
+                case DetectorPoolError() as problem:
+                    yield batch, problem
+                case problem:
+                    raise problem
 
-    def _alone(self, batch: Batch, roots: tuple[str, ...]) -> BatchResult | DetectorPoolError:
-        """
-        Run one file with nothing beside it: Dask blames whatever waited on a worker that died, guilty or not.
-
-        Returns:
-            The result; *not analysed* where the workers died each time.
-        """
+    def _alone(self, call: Call) -> CallResult:
+        """Run one call with nothing beside it, a few times while its workers die."""
+        result = CallResult(call, None, WorkerLost(call.name), 0.0)
         for _ in range(ATTEMPTS_ALONE):
-            for result in self.run([Call(batch.name, analyse, (batch, roots))]):
-                match result.error:
-                    case None:
-                        answer: BatchResult = result.value
-                        return answer
-                    case WorkerLost():
-                        pass
-                    case DetectorPoolError() as problem:
-                        return problem
-                    case problem:
-                        raise problem
-        return _at_fault(batch)
+            (result,) = self.run([call])
+            if not isinstance(result.error, WorkerLost):
+                break
+        assert result.call is call, "one call, one result"
+        return result
 
 
-def _timed(call: Call, stop: threading.Event, slots: threading.BoundedSemaphore) -> CallResult:
-    with slots:
-        clock = time.perf_counter()
-        if stop.is_set():
-            return CallResult(call, None, ClusterError("the run was stopped"), 0.0)
-        try:
-            value = call.function(*call.args, **call.kwargs)
-        except Exception as problem:  # the caller sees every error as a value; only what ends the process flies
-            return CallResult(call, None, problem, time.perf_counter() - clock)
-        return CallResult(call, value, None, time.perf_counter() - clock)
+def _work_through(chunk: Chunk) -> None:
+    """Run the calls of a chunk in this thread."""
+    asked: _Asked = chunk.job.context
+    assert isinstance(asked, _Asked), "jobs of these threads are made in one place"
+    for number in chunk.units:
+        asked.results.put(_timed(asked.calls[number], asked.stop))
+        chunk.job.results[number] = True
+
+
+def _timed(call: Call, stop: threading.Event) -> CallResult:
+    clock = time.perf_counter()
+    if stop.is_set():
+        return CallResult(call, None, DetectorPoolError("the run was stopped"), 0.0)
+    try:
+        value = call.function(*call.args, **call.kwargs)
+    except BaseException as problem:  # no main thread: the caller sees whatever the call raises, SystemExit too
+        return CallResult(call, None, problem, time.perf_counter() - clock)
+    return CallResult(call, value, None, time.perf_counter() - clock)
+
+
+def _stopped(job: Job, number: int, error: BaseException) -> bool:
+    """Give the result of a call that did not begin."""
+    asked: _Asked = job.context
+    assert isinstance(asked, _Asked), "jobs of these threads are made in one place"
+    asked.results.put(CallResult(asked.calls[number], None, error, 0.0))
+    return False
 
 
 def _timed_value(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, float]:
@@ -269,18 +329,19 @@ def _timed_value(function: Callable[..., Any], args: tuple[Any, ...], kwargs: di
     return function(*args, **kwargs), time.perf_counter() - clock
 
 
-def _halves(batch: Batch) -> tuple[Batch, ...]:
+def _halved(call: Call) -> tuple[Call, ...]:
+    """Return the two halves of a batch's call; nothing, for a batch of one file."""
+    batch: Batch = call.about
+    assert batch.files, "a batch has files"
+    if len(batch.files) == 1:
+        return ()
     middle = (len(batch.files) + 1) // 2
-    parts = [part for part in (batch.files[:middle], batch.files[middle:]) if part]
-    return tuple(
-        msgspec.structs.replace(
-            batch,
-            name=f"{batch.name}.{number}",
-            files=part,
-            predicted_s=batch.predicted_s * len(part) / len(batch.files),
-        )
-        for number, part in enumerate(parts)
-    )
+    halves = []
+    for number, files in enumerate((batch.files[:middle], batch.files[middle:])):
+        share_s = batch.predicted_s * len(files) / len(batch.files)
+        half = msgspec.structs.replace(batch, name=f"{batch.name}.{number}", files=files, predicted_s=share_s)
+        halves.append(Call(half.name, call.function, (half, *call.args[1:]), call.kwargs, call.priority, half))
+    return tuple(halves)
 
 
 def _at_fault(batch: Batch) -> BatchResult:

@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 import msgspec
 
+from detectors.circuit_breaker import BreakerPolicy
 from detectors.content_key import Unkeyable, content_key
 from detectors.errors import ConfigurationError, NotTransferable, UsageError
+from detectors.retries import RetryPolicy
 
 __all__ = ["BreakerPolicy", "Isolation", "Registration", "RetryPolicy", "registration"]
 
@@ -25,51 +27,6 @@ takes no `timeout_s`, and `dask` runs a detector that has one in a process of it
 """
 
 MEMORY_BYTES = 4 << 30
-
-
-class RetryPolicy(msgspec.Struct, frozen=True):
-    """
-    How often a failed execution is tried, and after which pauses.
-
-    The pause before attempt n is drawn evenly from 0 to min(cap_s, base_s * 2 ** (n - 1)) ("full jitter").
-    Source: M. Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-
-    Raises:
-        UsageError: Fewer than one attempt, or a pause below 0.
-    """
-
-    attempts: int = 1
-    """In all, the first included."""
-    base_s: float = 0.1
-    cap_s: float = 30.0
-    on: tuple[type[BaseException], ...] = (OSError, TimeoutError)
-    """What may be retried; every other error is final at once."""
-
-    def __post_init__(self) -> None:
-        if self.attempts < 1 or self.base_s < 0 or self.cap_s < 0:
-            raise UsageError("a RetryPolicy needs at least one attempt, and pauses that are not negative")
-        if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in self.on):
-            raise UsageError("`on` of a RetryPolicy holds classes of exceptions")
-
-
-class BreakerPolicy(msgspec.Struct, frozen=True):
-    """
-    When a detector that keeps failing is left alone.
-
-    Raises:
-        UsageError: A count below 1, or a negative time.
-    """
-
-    failures: int = 5
-    """Consecutive failures that open the circuit."""
-    reset_s: float = 30.0
-    """After which one execution is let through."""
-    successes: int = 1
-    """Consecutive successes of such executions that close it again."""
-
-    def __post_init__(self) -> None:
-        if self.failures < 1 or self.successes < 1 or self.reset_s < 0:
-            raise UsageError("a BreakerPolicy counts from 1, and its reset_s is not negative")
 
 
 class Registration(msgspec.Struct, frozen=True):

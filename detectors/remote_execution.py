@@ -8,7 +8,6 @@ even so, the task is halved until the unit at fault is alone.
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import functools
 import pickle
@@ -19,16 +18,14 @@ from typing import Any
 
 import msgspec
 
-from detectors.errors import DetectorPoolError, ExecutionError, ForeignError, NotTransferable
-from detectors.parallel_executor import Call, DaskBackend, ParallelExecutor, WorkerLost
+from detectors.errors import ClusterLost, DetectorPoolError, ExecutionError, ForeignError, NotTransferable
+from detectors.parallel_executor import Call, DaskBackend, ParallelExecutor
 from detectors.ports import open_cluster
 from detectors.process_isolation import Outcome, ProcessShelf, Unit, pickled
 from detectors.registration import Registration, RetryPolicy
 
 __all__ = ["RemoteAnswers", "RemoteDetector", "RemoteUnits", "execute_units"]
 
-ATTEMPTS_ALONE = 2
-"""Dask blames whatever waited on a worker that died; a unit alone that loses its worker this often is at fault."""
 IDLE_PROCESSES = 2
 KNOWN_FUNCTIONS = 64
 
@@ -68,48 +65,30 @@ class RemoteUnits:
             registration.timeout_s is not None,
         )  # fmt: skip
         refused: list[tuple[Unit, Outcome]] = []
-        parts = collections.deque([(detector, list(pickled(registration.name, units, refused)))])
-        alone = 0
+        sent = list(pickled(registration.name, units, refused))
         yield from refused
-        # Every pass answers a part, sets it apart, halves it, or is one of the attempts of a unit alone.
-        while parts:
-            where, part = parts.popleft()
-            if not part:
-                continue
-            answers, error = self._send(where, part)
-            lost = isinstance(error, WorkerLost)
-            alone = alone + 1 if lost and where.apart and len(part) == 1 else 0
-            if error is None:
-                yield from zip((unit for unit, _ in part), answers, strict=True)
-            elif lost and not where.apart:
-                parts.appendleft((msgspec.structs.replace(where, apart=True), part))
-            elif lost and len(part) > 1:
-                middle = len(part) // 2
-                parts.extendleft(((where, part[middle:]), (where, part[:middle])))
-            elif lost and alone < ATTEMPTS_ALONE:
-                parts.appendleft((where, part))
-            else:
-                alone = 0
-                yield from ((unit, Outcome(error=error)) for unit, _ in part)
+        left = {unit.index: unit for unit, _ in sent}
+        try:
+            calls = [_call(detector, sent)] if sent else []
+            for result in self._opened().run_divided(calls, _divided) if calls else ():
+                part = [unit for unit, _ in result.call.about]
+                for unit in part:
+                    del left[unit.index]
+                if result.error is None:
+                    yield from zip(part, _read(detector.name, result.value), strict=True)
+                else:
+                    yield from ((unit, Outcome(error=result.error)) for unit in part)
+        except DetectorPoolError as problem:  # no cluster, or it was lost: the next units try again
+            if isinstance(problem, ClusterLost):
+                with self._lock:
+                    self._executor = None
+            yield from ((unit, Outcome(error=problem)) for unit in left.values())
 
     def close(self) -> None:
         """Close the cluster, if one was opened."""
         with self._lock:
             self._executor = None
             self._stack.close()
-
-    def _send(
-        self, detector: RemoteDetector, part: list[tuple[Unit, bytes]]
-    ) -> tuple[list[Outcome], BaseException | None]:
-        try:
-            executor = self._opened()
-            call = Call(detector.name, execute_units, (detector, [data for _, data in part]))
-            (result,) = executor.run([call])
-        except DetectorPoolError as problem:  # no cluster, or it was lost: the next units try again
-            return [], problem
-        if result.error is not None:
-            return [], result.error
-        return _read(detector.name, result.value), None
 
     def _opened(self) -> ParallelExecutor:
         with self._lock:
@@ -128,6 +107,22 @@ class RemoteAnswers(msgspec.Struct, frozen=True):
     cpu_seconds: float
     """Of all together."""
     worker: str
+
+
+def _call(detector: RemoteDetector, part: Sequence[tuple[Unit, bytes]]) -> Call:
+    """Return the call that runs units with their pickled arguments."""
+    assert part, "a call runs something"
+    return Call(detector.name, execute_units, (detector, [data for _, data in part]), about=part)
+
+
+def _divided(call: Call) -> tuple[Call, ...]:
+    """Return what is run in place of a call whose workers died: the same set apart, then halves; see `Divide`."""
+    detector, part = call.args[0], call.about
+    if not detector.apart:
+        return (_call(msgspec.structs.replace(detector, apart=True), part),)
+    middle = len(part) // 2
+    assert middle < len(part), "each part is shorter"
+    return (_call(detector, part[:middle]), _call(detector, part[middle:])) if middle else ()
 
 
 def execute_units(detector: RemoteDetector, units: Sequence[bytes]) -> RemoteAnswers:

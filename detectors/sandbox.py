@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from detectors.circuit_breaker import Breaker, BreakerPolicy
 from detectors.closures import Context
 from detectors.errors import (
     DetectorWroteFiles,
@@ -36,7 +37,7 @@ from detectors.errors import (
     ToolOutputInvalid,
     ToolTimedOut,
 )
-from detectors.model import Completed, FileReport, NotAnalysed, Reason
+from detectors.model import Completed, FileReport, Language, NotAnalysed, Reason
 
 if TYPE_CHECKING:
     from detectors.detector import ClosureTool, Tool
@@ -71,6 +72,15 @@ CONFIGURATION = frozenset(
     }
 )
 """Names that some tool or interpreter looks for by itself; in the shadow they are called something else."""
+HARMLESS: dict[Language, tuple[str, bytes]] = {
+    "c": ("harmless.c", b"int harmless;\n"),
+    "cpp": ("harmless.cpp", b"int harmless;\n"),
+    "python": ("harmless.py", b"harmless = 1\n"),
+    "text": ("harmless.txt", b"harmless\n"),
+}
+"""Name and bytes of a file that every tool of a language can read."""
+HARMLESS_S = 60.0
+"""For which a tool may think about it."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -242,13 +252,16 @@ class ShadowTree:
         return tuple(sorted(self.paths.get(name, name) for name in odd))
 
 
-def analyse_with_tool(tool: Tool, sources: Mapping[str, bytes]) -> dict[str, FileReport | NotAnalysed]:
+def analyse_with_tool(
+    tool: Tool, sources: Mapping[str, bytes], breaker: Breaker | None = None
+) -> dict[str, FileReport | NotAnalysed]:
     """
     Run a tool on files; a batch that fails is halved until the file at fault is alone.
 
     Args:
         tool: The wrapped tool.
         sources: Report path to bytes.
+        breaker: The tool's, told of each run; one of this call alone, if not given.
 
     Returns:
         An answer for every key of `sources`.
@@ -263,11 +276,15 @@ def analyse_with_tool(tool: Tool, sources: Mapping[str, bytes]) -> dict[str, Fil
     def once(_: Context, paths: Sequence[str]) -> Answers:
         return _analyse_once(tool, {path: sources[path] for path in paths})
 
-    return _halving(tool, [(Context(), list(batch)) for batch in _argument_batches(sources)], once)
+    return _halving(tool, [(Context(), list(batch)) for batch in _argument_batches(sources)], once, breaker)
 
 
 def analyse_in_context(
-    tool: ClosureTool, sources: Mapping[str, bytes], support: Mapping[str, bytes], contexts: Mapping[str, Context]
+    tool: ClosureTool,
+    sources: Mapping[str, bytes],
+    support: Mapping[str, bytes],
+    contexts: Mapping[str, Context],
+    breaker: Breaker | None = None,
 ) -> dict[str, FileReport | NotAnalysed]:
     """
     Run a tool that reads closures, in one scratch folder that holds files and closures.
@@ -277,6 +294,7 @@ def analyse_in_context(
         sources: Report path to bytes, of what is asked about.
         support: The same of what is read beside it.
         contexts: By report path; a file without one has an empty context.
+        breaker: The tool's, told of each run; one of this call alone, if not given.
 
     Returns:
         An answer for every key of `sources`.
@@ -292,30 +310,43 @@ def analyse_in_context(
         def once(context: Context, paths: Sequence[str]) -> Answers:
             return _answers(tool, shadow, _safe(context), {path: sources[path] for path in paths})
 
-        answers = _halving(tool, list(_runs(tool, sources, contexts)), once)
+        answers = _halving(tool, list(_runs(tool, sources, contexts)), once, breaker)
         if changed := shadow.changed():
             raise DetectorWroteFiles(tool.name, changed)
     return answers
 
 
 def _halving(
-    tool: Tool, runs: list[tuple[Context, list[str]]], once: Callable[[Context, Sequence[str]], Answers]
+    tool: Tool,
+    runs: list[tuple[Context, list[str]]],
+    once: Callable[[Context, Sequence[str]], Answers],
+    breaker: Breaker | None,
 ) -> Answers:
     """Run each; one that fails is halved until the file at fault is alone, which is *not analysed*."""
+    breaker = breaker or Breaker(BreakerPolicy())
     generation = _RUNNING.ended
     answers: Answers = {}
     # Each failure halves a run, so no more than twice as many as files can ever be needed.
     for _ in range(sum(2 * len(paths) + 1 for _, paths in runs)):
         if not runs:
             break
+        if breaker.admit() is not None:
+            left = [path for _, paths in runs for path in paths]
+            answers |= {path: NotAnalysed(path, tool.name, "breaker-open", _left_alone(tool)) for path in left}
+            runs.clear()
+            break
         context, paths = runs.pop()
         try:
             answers |= once(context, paths)
+            breaker.record(failed=False)
         except ToolMissing:
+            breaker.record(failed=True)
             raise
         except ToolError as problem:
             if generation != _RUNNING.ended:
                 raise
+            # The files are untrusted: a row of failures is the tool's own if it fails on a harmless file, too.
+            breaker.record(failed=not breaker.would_open() or not _works(tool, generation))
             if len(paths) == 1:
                 answers[paths[0]] = NotAnalysed(paths[0], tool.name, _reason(problem), _told(problem))
             else:
@@ -323,6 +354,28 @@ def _halving(
                 runs += [(context, paths[:middle]), (context, paths[middle:])]
     assert not runs, "a run was neither finished nor given up"
     return answers
+
+
+def _works(tool: Tool, generation: int) -> bool:
+    """Tell whether a tool can be run on a harmless file; raises ToolError where `end_all` ended it."""
+    known = [language for language in HARMLESS if language in tool.languages]
+    name, data = HARMLESS[known[0] if known else "text"]
+    assert data, "an empty file would not say much"
+    with ShadowTree({name: tool.prepare(data)}) as shadow:
+        limits = msgspec.structs.replace(_limits(tool), wall_s=min(tool.limit_s, HARMLESS_S))
+        try:
+            completed = run(tool.name, tool.command([name]), shadow.folder, limits, 1)
+            _read(tool, shadow, completed, {name: data})
+        except ToolError:
+            if generation != _RUNNING.ended:
+                raise
+            return False
+    return True
+
+
+def _left_alone(tool: Tool) -> str:
+    failures = BreakerPolicy().failures
+    return f"{tool.name} failed {failures} times in a row, on a harmless file too, and was left alone after that"
 
 
 def _runs(

@@ -20,26 +20,25 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from concurrent import futures
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from detectors import findings as finding_rules
 from detectors import snapshot as snapshots
 from detectors import suppressions
-from detectors.batch import BatchResult
 from detectors.cache import CachedResult, ResultCache, result_key
-from detectors.detector import ClosureTool, Detector, Registry, RuleGroup, Tool, discover
-from detectors.errors import ClusterError, DetectorBroken, SourceChanged, UsageError
+from detectors.detector import ClosureTool, Detector, Registry, RuleGroup, Tool, discover, fact_readers
+from detectors.errors import ClusterLost, DetectorBroken, SourceChanged, UsageError
 from detectors.model import (
     Analysed,
     BatchRecord,
     DetectorRecord,
     Digest,
-    FileReport,
     Finding,
     NotAnalysed,
     Outcome,
@@ -47,17 +46,23 @@ from detectors.model import (
     SourceFile,
     UnitRecord,
 )
-from detectors.parallel_executor import Backend, DaskBackend, InProcess, ParallelExecutor
 from detectors.parsing import MAX_PARSE_BYTES, ParsedFile, collector_paused
 from detectors.ports import Progress, open_cluster
+from detectors.retries import RetryPolicy
 from detectors.rule_settings import RuleSettings
 from detectors.tree_closures import NO_CLOSURE, TreeClosures
 from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
 
-__all__ = ["Scan", "ScanOptions", "Stage", "scan"]
+if TYPE_CHECKING:
+    from detectors.batch import BatchResult
+    from detectors.parallel_executor import Backend, ParallelExecutor
+
+__all__ = ["CLUSTER_LOST", "Scan", "ScanOptions", "Stage", "scan"]
 
 WORTH_A_CLUSTER_S = 30.0
 """Predicted seconds a worker below which starting a cluster costs more than it brings (2 to 3 s, and 1 s a worker)."""
+CLUSTER_LOST = RetryPolicy(attempts=3, base_s=1.0, on=(ClusterLost,))
+"""For both doors: what was finished is in the cache, and a new cluster does the rest."""
 Unit = tuple[str, str]
 """(report path, detector)."""
 
@@ -146,6 +151,8 @@ class Scan:
         self._cache = self._stack.enter_context(ResultCache(options.cache))
         self._optimizer = WorkloadOptimizer(self._cache.timings())
         self._executor: ParallelExecutor | None = None
+        self._coming: futures.Future[Any] | None = None
+        """The client of a cluster that is being started beside the first steps."""
         self._snapshot: snapshots.Snapshot | None = None
         self._stages: dict[str, Stage] = {}
         self._identities: dict[str, DetectorRecord] = {}
@@ -166,9 +173,13 @@ class Scan:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Keep what was learnt, end what still runs after an error, end the cluster, close the cache."""
-        if self._executor is not None and kind is not None:
-            self._executor.stop()
+        """Keep what was learnt, end what still runs after an error, end threads and cluster, close the cache."""
+        if self._executor is not None:
+            if kind is not None:
+                self._executor.stop()
+            self._executor.close()
+        if self._coming is not None:
+            futures.wait([self._coming])  # what is half open cannot be closed
         self._cache.remember_timings(self._optimizer.timings())
         self._stack.close()
 
@@ -185,11 +196,13 @@ class Scan:
     def snapshot(self) -> snapshots.Snapshot:
         """See the trees; raises UsageError for a path that cannot be scanned."""
         options = self.options
+        if options.cluster is not None and self._will_run_all():
+            self._start_cluster(options.cluster)
         scope = snapshots.Scope(options.include, options.exclude, options.ignore)
         self._snapshot = snapshots.take_snapshot(options.paths, scope, self._cache)
         self._files = {file.path: file for file in self._snapshot.files}
         folders = options.settings.include_folders
-        self._closures = TreeClosures(self._snapshot, self._cache, self.run_id, folders)
+        self._closures = TreeClosures(self._snapshot, self._cache, folders)
         self._progress("snapshot", len(self._files), len(self._files))
         return self._snapshot
 
@@ -212,15 +225,31 @@ class Scan:
 
         Raises:
             DetectorBroken: A detector broke its contract; nothing it said is kept.
-            ClusterError: The scheduler was lost; what was finished is in the cache.
+            ClusterError: The cluster cannot be started or reached.
+            ClusterLost: It was lost; what was finished is in the cache, and who calls again gets a new one.
         """
         # A stage that is tried again runs what has no answer yet.
         self._run(batch for batch in self._stages[stage].batches if not self._answered(batch))
 
     def execute_all(self) -> None:
-        """Run all stages' batches together, longest first."""
-        batches = [batch for stage in self._stages.values() for batch in stage.batches]
-        self._run(sorted(batches, key=lambda batch: (-batch.predicted_s, batch.name)))
+        """
+        Run all stages' batches together, longest first; a cluster that is lost is replaced.
+
+        Raises:
+            DetectorBroken, ClusterError, ClusterLost: As `execute`.
+        """
+        planned = [batch for stage in self._stages.values() for batch in stage.batches]
+        planned.sort(key=lambda batch: (-batch.predicted_s, batch.name))
+        if not planned:
+            return
+        try:
+            self._run(planned)
+        except ClusterLost:
+            for attempt in CLUSTER_LOST.retrying(threading.Event()):
+                with attempt:
+                    if attempt.retry_state.attempt_number == 1:
+                        raise  # the first was made before there was anything to retry
+                    self._run(batch for batch in planned if not self._answered(batch))
 
     def reduce(self) -> None:
         """Run the rules over the whole tree on the facts of all files, in the order of the detectors' needs."""
@@ -300,7 +329,7 @@ class Scan:
         units = sorted(
             unit for unit, outcome in self._outcomes.items() if unit[1] in owners and isinstance(outcome, Analysed)
         )
-        return self._facts(units).get(fact, {})
+        return self._facts(units, {fact}).get(fact, {})
 
     # -- planning --------------------------------------------------------------------------------------------------
 
@@ -423,17 +452,20 @@ class Scan:
         batches = tuple(batches)
         if not batches:
             return
+        # Here, with what it brings: a run that is answered by the cache needs nothing of it.
+        from detectors.batch import BatchResult
+
         assert self._snapshot is not None, "take the snapshot first"
         executor = self._open_executor()
         roots = tuple(root.path for root in self._snapshot.roots)
         total = sum(len(batch.files) for stage in self._stages.values() for batch in stage.batches)
         try:
-            for batch, result in executor.run_batches(batches, roots):
+            for batch, result in executor.run_batches(batches, roots, self.run_id):
                 if not isinstance(result, BatchResult):
                     raise result
                 self._take(batch, result)
                 self._progress(batch.stage, self._done, total)
-        except ClusterError:
+        except ClusterLost:
             with self._lock:
                 self._executor = None  # whoever tries again gets a new cluster
             raise
@@ -469,18 +501,50 @@ class Scan:
     def _open_executor(self) -> ParallelExecutor:
         with self._lock:
             if self._executor is None:
+                from detectors.parallel_executor import ParallelExecutor
+
                 self._executor = ParallelExecutor(self._open_backend())
             return self._executor
 
     def _open_backend(self) -> Backend:
+        from detectors.parallel_executor import DaskBackend, InProcess
+
         cluster = self.options.cluster
         if cluster is None:
             predicted_s = sum(stage.predicted_s for stage in self._stages.values())
             cluster = "local" if self.workers > 1 and predicted_s / self.workers > WORTH_A_CLUSTER_S else "inline"
         if cluster == "inline":
             return InProcess(self.workers)
-        client = self._stack.enter_context(open_cluster(cluster, self.workers))
+        coming, self._coming = self._coming, None
+        client = coming.result() if coming is not None else self._opened(cluster)
         return DaskBackend(client, self.workers, cluster)
+
+    def _will_run_all(self) -> bool:
+        """Tell whether nothing can be answered by the cache, before anything is looked up."""
+        if not all(os.path.lexists(path) for path in self.options.paths):
+            return False  # the snapshot will say so
+        return not (self.options.use_cache and self._cache.holds_results())
+
+    def _start_cluster(self, target: str) -> None:
+        """Open the cluster in a thread, beside snapshot and plan; who needs it waits for it, and gets its error."""
+        if target == "inline" or self._coming is not None:
+            return
+        coming: futures.Future[Any] = futures.Future()
+
+        def start() -> None:
+            try:
+                coming.set_result(self._opened(target))
+            except BaseException as problem:  # for whoever asks for the cluster
+                coming.set_exception(problem)
+
+        self._coming = coming
+        threading.Thread(target=start, name="cluster", daemon=True).start()
+
+    def _opened(self, target: str) -> Any:
+        """Return the client of a cluster that ends with the scan."""
+        client = self._stack.enter_context(open_cluster(target, self.workers))
+        assert client is not None, "a kind of cluster yields a connected client"
+        return client
 
     # -- reduce and settle -----------------------------------------------------------------------------------------
 
@@ -492,29 +556,31 @@ class Scan:
         record = self._identities[group.name]
         inputs = hashlib.sha256(msgspec.msgpack.encode([(unit, self._keys[unit]) for unit in units])).hexdigest()
         key = result_key(record.code_digest, Digest(inputs), "text", f"tree:{group.name}")
-        stored = (
-            self._cache.lookup([key]).get(key) if self.options.use_cache and not self.options.verify_cache else None
-        )
+        taken = self.options.use_cache and not self.options.verify_cache
+        stored = self._cache.values([key]).get(key) if taken else None
         if stored is not None:
-            packed = self._cache.facts([key])[key]["tree"]
-            found = msgspec.msgpack.decode(packed, type=list[tuple[str, Finding]])
+            found = msgspec.msgpack.decode(stored, type=list[tuple[str, Finding]])
         else:
+            needed = {need for rule in group.tree_rules for need in rule.needs}
             with collector_paused():
-                found = self._with_lines(group.check_tree(self._facts(units)))
-            answer = Analysed("", group.name, FileReport((), {"tree": msgspec.msgpack.encode(found)}), 0.0)
-            self._cache.store(self.run_id, [(key, answer)])
+                found = self._with_lines(group.check_tree(self._facts(units, needed)))
+            self._cache.store_values([(key, msgspec.msgpack.encode(found))])
         self._tree_findings += [(path, group.name, finding) for path, finding in found]
 
-    def _facts(self, units: list[Unit]) -> dict[str, dict[str, Any]]:
-        decode = msgspec.msgpack.decode
+    def _facts(self, units: list[Unit], wanted: Collection[str]) -> dict[str, dict[str, Any]]:
+        """Return the wanted facts by id and report path; raises DetectorBroken where they are not what they say."""
+        readers = fact_readers((item for item in self._registry if isinstance(item, RuleGroup)), wanted)
         stored = self._cache.facts([self._keys[unit] for unit in units if unit in self._computed_by])
-        facts: dict[str, dict[str, Any]] = {}
+        facts: dict[str, dict[str, Any]] = {name: {} for name in readers}
         for unit in units:
             outcome = self._outcomes[unit]
             assert isinstance(outcome, Analysed), "only analysed units have facts"
             packed = stored.get(self._keys[unit], {}) if unit in self._computed_by else outcome.report.facts
-            for name, data in packed.items():
-                facts.setdefault(name, {})[unit[0]] = decode(data)
+            for name in readers.keys() & packed.keys():
+                try:
+                    facts[name][unit[0]] = readers[name](packed[name])
+                except msgspec.ValidationError as problem:
+                    raise DetectorBroken(unit[1], f"its facts {name} are not of their shape: {problem}") from problem
         return facts
 
     def _with_lines(self, found: Iterable[tuple[str, Finding]]) -> list[tuple[str, Finding]]:

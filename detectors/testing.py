@@ -61,7 +61,7 @@ def reported(example: str, rule: type[Rule]) -> list[tuple[str, int]]:
             found += [(name, finding.region.start_line) for finding in rule().check(parsed)]
         for collector in collectors:
             packed = msgspec.msgpack.encode(collector.collect(parsed))
-            facts.setdefault(collector.id, {})[name] = msgspec.msgpack.decode(packed)
+            facts.setdefault(collector.id, {})[name] = msgspec.msgpack.decode(packed, type=collector.shape)
     if issubclass(rule, TreeRule):
         found += [(path, finding.region.start_line) for path, finding in rule().check_tree(facts)]
     return sorted(found)

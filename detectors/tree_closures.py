@@ -25,7 +25,7 @@ from detectors.closures import (
     system_stats,
 )
 from detectors.errors import SourceChanged
-from detectors.model import Analysed, Digest, FileReport, Language, SourceFile
+from detectors.model import Digest, Language, SourceFile
 from detectors.parsing import MAX_PARSE_BYTES
 from detectors.snapshot import Snapshot, read_verified
 
@@ -62,14 +62,13 @@ class TreeClosures:
     Args:
         snapshot: Of the run.
         store: Where references and digests are kept between runs.
-        run_id: Of the run.
         folders: Outside of the tree, where headers may be; absolute.
     """
 
-    def __init__(self, snapshot: Snapshot, store: ResultCache, run_id: str, folders: Sequence[str]) -> None:
+    def __init__(self, snapshot: Snapshot, store: ResultCache, folders: Sequence[str]) -> None:
         self.warnings: list[str] = []
         """Compile databases that could not be used."""
-        self._snapshot, self._store, self._run_id, self._folders = snapshot, store, run_id, folders
+        self._snapshot, self._store, self._folders = snapshot, store, folders
         self._files = {file.path: file for file in snapshot.files}
         self._content = {file.path: file.digest for file in snapshot.files}
         self._closures: dict[ClosureKind, Mapping[str, Closure]] = {}
@@ -89,7 +88,7 @@ class TreeClosures:
         """Return the closures themselves; computed when first asked for."""
         if kind not in self._closures:
             units = {path: file.language for path, file in self._files.items() if file.language in languages}
-            with _ReferenceReader(self._snapshot, self._store, self._run_id, units) as refer:
+            with _ReferenceReader(self._snapshot, self._store, units) as refer:
                 if kind == "imports":
                     self._closures[kind] = ImportClosures(units, refer).of_all(units)
                 else:
@@ -100,9 +99,10 @@ class TreeClosures:
         return self._closures[kind]
 
     def _known(self, key: bytes) -> Mapping[str, ClosureDigest] | None:
-        if key not in self._store.lookup([key]):
+        stored = self._store.values([key]).get(key)
+        if stored is None:
             return None
-        known = msgspec.msgpack.decode(self._store.facts([key])[key]["closures"], type=_KnownClosures)
+        known = msgspec.msgpack.decode(stored, type=_KnownClosures)
         if list(known.system.values()) != list(system_stats(known.system, self._folders)):
             return None
         self.warnings += known.warnings
@@ -112,8 +112,7 @@ class TreeClosures:
         closures = self.of(kind, languages)
         digests = {path: ClosureDigest(item.digest(self._content), item.outside) for path, item in closures.items()}
         known = _KnownClosures(digests, self._system if kind == "includes" else {}, self.warnings)
-        report = FileReport((), {"closures": msgspec.msgpack.encode(known)})
-        self._store.store(self._run_id, [(key, Analysed("", "", report, 0.0))])
+        self._store.store_values([(key, msgspec.msgpack.encode(known))])
         return digests
 
     def _commands(self) -> dict[str, Context]:
@@ -144,14 +143,13 @@ class _ReferenceReader:
     Args:
         snapshot: Of the run.
         store: Where references are kept between runs.
-        run_id: Of the run.
         units: Report paths that will surely be asked for, with their languages.
     """
 
-    def __init__(self, snapshot: Snapshot, store: ResultCache, run_id: str, units: Mapping[str, Language]) -> None:
+    def __init__(self, snapshot: Snapshot, store: ResultCache, units: Mapping[str, Language]) -> None:
         self._files = {file.path: file for file in snapshot.files}
         self._roots = tuple(root.path for root in snapshot.roots)
-        self._store, self._run_id = store, run_id
+        self._store = store
         self._known = self._stored([self._files[path] for path in units])
         self._fresh: dict[bytes, References] = {}
 
@@ -161,11 +159,7 @@ class _ReferenceReader:
 
     def __exit__(self, *_: object) -> None:
         """Store what was read."""
-        packed = [
-            (key, Analysed("", "", FileReport((), {"references": msgspec.msgpack.encode(found)}), 0.0))
-            for key, found in self._fresh.items()
-        ]
-        self._store.store(self._run_id, packed)
+        self._store.store_values((key, msgspec.msgpack.encode(found)) for key, found in self._fresh.items())
 
     def _references(self, path: str) -> References:
         file = self._files[path]
@@ -181,10 +175,9 @@ class _ReferenceReader:
         return self._known[key]
 
     def _stored(self, files: Iterable[SourceFile]) -> dict[bytes, References]:
-        sound = self._store.lookup([_reference_key(file) for file in files])
-        stored = self._store.facts(list(sound))
+        stored = self._store.values([_reference_key(file) for file in files])
         decode = msgspec.msgpack.Decoder(References).decode
-        return {key: decode(facts["references"]) for key, facts in stored.items()}
+        return {key: decode(found) for key, found in stored.items()}
 
 
 def _reference_key(file: SourceFile) -> bytes:

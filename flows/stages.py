@@ -24,10 +24,9 @@ from prefect.artifacts import (
 from prefect.cache_policies import NO_CACHE
 from prefect.logging import get_run_logger
 
-from detectors.errors import ClusterError
 from detectors.model import RunRecord
 from detectors.ports import Progress
-from detectors.scan import Scan, Stage
+from detectors.scan import CLUSTER_LOST, Scan, Stage
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
@@ -46,7 +45,7 @@ EVERY_S = 1.0
 def _may_help(_task: Task[..., object], _run: TaskRun, state: State[object]) -> bool:
     """Try again only where the cluster was lost: what was finished is in the cache, and a new cluster does the rest."""
     failure = state.result(raise_on_failure=False)
-    return isinstance(failure, ClusterError)
+    return isinstance(failure, CLUSTER_LOST.on)
 
 
 @task(name="snapshot", tags=["scan"], cache_policy=NO_CACHE, persist_result=False)
@@ -69,8 +68,8 @@ def plan(run: Scan) -> tuple[Stage, ...]:
     name="execute",
     task_run_name="execute-{stage}",
     tags=["scan"],
-    retries=2,
-    retry_delay_seconds=1,
+    retries=CLUSTER_LOST.attempts - 1,
+    retry_delay_seconds=CLUSTER_LOST.base_s,
     retry_condition_fn=_may_help,
     cache_policy=NO_CACHE,
     persist_result=False,

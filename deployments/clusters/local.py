@@ -15,6 +15,9 @@ __all__ = ["LocalProcesses"]
 CONFIGURATION: dict[str, Any] = {
     # One lost worker is enough: `ParallelExecutor` halves the batch, so innocent neighbours do not share the blame.
     "distributed.scheduler.allowed-failures": 1,
+    # A nanny starts its dead worker again. If that takes longer, or the next one dies as soon, Dask would end the
+    # nanny, too, and with the last of them the run would wait for ever.
+    "distributed.deploy.lost-worker-timeout": "1 hour",
     # The HTTP servers cannot be turned off and know no certificates; without routes they answer 404 to everything.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],

@@ -58,7 +58,10 @@ class _FileFacts(msgspec.Struct, frozen=True, array_like=True):
 @functools.lru_cache(maxsize=8192)
 def asserts(name: str, more: tuple[str, ...] = ()) -> bool:
     """Tell whether a name is that of an assertion: one of its words is `assert`."""
-    if name in NOT_ASSERTIONS or "static" in name.lower():
+    lowered = name.lower()
+    if "assert" not in lowered and name not in more:
+        return False  # nearly all names, and cheap to tell
+    if name in NOT_ASSERTIONS or "static" in lowered:
         return False
     return name in more or any(word.lower() in {"assert", "asserts"} for word in WORDS.findall(name))
 
@@ -69,6 +72,7 @@ class CAssertionFacts(Facts):
     id = "c-assertions"
     detector = DETECTOR
     languages = C_LANGUAGES
+    shape = _FileFacts
 
     def collect(self, parsed: ParsedFile) -> object:
         """Return a `_FileFacts` as plain lists."""
@@ -151,6 +155,8 @@ int second(int n) { static_assert(1, ""); return n > 3 ? 1 : 2; }
 
     def _is_assertion(self, name: str, macros: Mapping[str, tuple[str, ...]], known: dict[str, bool]) -> bool:
         """Tell whether a call asserts, itself or through macros."""
+        if name not in macros:
+            return asserts(name, self.settings.assertions)
         if name not in known:
             seen, pending = {name}, [name]
             while pending:  # p10: each macro is looked at once

@@ -204,6 +204,7 @@ class CObjects(Facts):
     id = "c-objects"
     detector = DETECTOR
     languages = C_LANGUAGES
+    shape = _FileObjects
 
     def collect(self, parsed: ParsedFile) -> object:
         """Return a `_FileObjects` as plain lists."""

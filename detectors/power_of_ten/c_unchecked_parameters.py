@@ -72,6 +72,7 @@ class CParameters(Facts):
     id = "c-parameters"
     detector = DETECTOR
     languages = C_LANGUAGES
+    shape = _FileFacts
 
     def collect(self, parsed: ParsedFile) -> object:
         """Return a `_FileFacts` as plain lists."""

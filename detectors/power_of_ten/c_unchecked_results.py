@@ -97,6 +97,7 @@ class CResults(Facts):
     id = "c-results"
     detector = DETECTOR
     languages = C_LANGUAGES
+    shape = _FileFacts
 
     def collect(self, parsed: ParsedFile) -> object:
         """Return a `_FileFacts` as plain lists."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -79,6 +79,7 @@ class CCalls(Facts):
     id = "c-calls"
     detector = DETECTOR
     languages = C_LANGUAGES
+    shape = _FileFacts
 
     def collect(self, parsed: ParsedFile) -> object:
         """Return a `_FileFacts` as plain lists."""
@@ -193,6 +194,7 @@ class CallGraph:
         self._macros = {
             name: calls for file in headers for name, (_, calls) in file.macros.items() if defined[name] == 1
         }
+        self._split: dict[str, list[str]] = {}
         self._alike: dict[str, dict[str, tuple[int, ...] | None]] = {}
         self.edges = [self._callees(number) for number in range(len(self.nodes))]
 
@@ -205,40 +207,58 @@ class CallGraph:
 
     def _callees(self, caller: int) -> tuple[int, ...]:
         path, function = self.nodes[caller]
-        pending: list[tuple[str, int]] = []
         found: set[int] = set()
-        known = self._alike.setdefault(path, {})
-        for call in function.calls:
-            name = call[0]
-            if name not in known:
-                known[name] = self._means(path, function, name)
-            means = known[name]
-            if means is None:
-                pending.append(call)
-            else:
-                found.update(means)
-        seen = set(pending)
+        seen: set[tuple[str, int]] = set()
+        pending = self._unsettled(path, function, function.calls, seen, found)
         for _ in range(MAX_EXPANSIONS):
             if not pending:
                 break
             name, arguments = pending.pop()
             body = self._body_of(path, function, name)
+            if body is None or any(call[0] == name for call in body):
+                # A macro is not expanded in its own body: there, the name is the function's.
+                found.update(self._resolve(path, function, name, arguments))
             if body is not None:
-                for call in body:
-                    if call[0] == name:
-                        # A macro is not expanded in its own body: there, the name is the function's.
-                        found.update(self._resolve(path, function, name, arguments))
-                    elif call not in seen:
-                        seen.add(call)
-                        pending.append(call)
-                continue
-            found.update(self._resolve(path, function, name, arguments))
+                others = [call for call in body if call[0] != name]
+                pending += self._unsettled(path, function, others, seen, found)
         return tuple(sorted(found))
+
+    def _unsettled(
+        self,
+        path: str,
+        function: FunctionFacts,
+        calls: Iterable[tuple[str, int]],
+        seen: set[tuple[str, int]],
+        found: set[int],
+    ) -> list[tuple[str, int]]:
+        """Add what calls mean to `found`; return those, not seen before, whose meaning hangs on function or call."""
+        known = self._alike.setdefault(path, {})
+        unsettled = []
+        for call in calls:
+            name = call[0]
+            if name not in known:
+                known[name] = self._means(path, function, name)
+            means = known[name]
+            if means is not None:
+                found.update(means)
+            elif call not in seen:
+                seen.add(call)
+                unsettled.append(call)
+        assert len(unsettled) <= len(seen), "each is looked at once"
+        return unsettled
 
     def _means(self, path: str, function: FunctionFacts, name: str) -> tuple[int, ...] | None:
         """Return what a name calls in every function of a file; `None` where that hangs on the function or the call."""
         if _has_overloads(path):
             return None
+        if "::" not in name:
+            candidates = self._own.get((path, name))
+            if candidates is None and name not in self.files[path].macros:
+                candidates = self._visible.get(name)
+                if candidates is None and name not in self._macros:
+                    return ()  # most names: functions that the tree does not have
+            if candidates is not None and len(candidates) == 1 and not self.nodes[candidates[0]][1].scope:
+                return (candidates[0],)
         pending = [name]
         seen = {name}
         found: set[int] = set()
@@ -290,7 +310,17 @@ class CallGraph:
                 return ()  # overloads that only types tell apart
         if not candidates:
             return ()
-        return (max(candidates, key=lambda n: (_near(path, self.nodes[n][0]), -n)),)
+        if len(candidates) == 1:
+            return (candidates[0],)
+        folders = self._folders(path)
+        return (max(candidates, key=lambda n: (_near(folders, self._folders(self.nodes[n][0])), -n)),)
+
+    def _folders(self, path: str) -> list[str]:
+        """Return a path's components, split once."""
+        known = self._split.get(path)
+        if known is None:
+            known = self._split[path] = path.split("/")
+        return known
 
     def _fits(self, caller: FunctionFacts, callee: FunctionFacts, arguments: int) -> bool:
         counts = arguments < 0 or callee.parameters < 0 or arguments == callee.parameters
@@ -331,12 +361,12 @@ def place_of(unit: CFile, start: int, end: int) -> Place:
     return Place(*unit.positions(start, end))
 
 
-def _near(one: str, other: str) -> int:
+def _near(one: list[str], other: list[str]) -> int:
     """Return how many leading folders two paths share; the same file is nearest of all."""
     if one == other:
         return 1_000_000
     shared = 0
-    for left, right in zip(one.split("/"), other.split("/"), strict=False):
+    for left, right in zip(one, other, strict=False):
         if left != right:
             break
         shared += 1

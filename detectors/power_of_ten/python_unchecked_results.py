@@ -199,6 +199,7 @@ class PythonResults(Facts):
     id = "python-results"
     detector = DETECTOR
     languages = PYTHON
+    shape = _FileFacts
 
     def collect(self, parsed: ParsedFile) -> object:
         """Return a `_FileFacts`."""

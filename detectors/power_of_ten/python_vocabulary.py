@@ -69,6 +69,7 @@ class PythonCalls(Facts):
     id = "python-calls"
     detector = DETECTOR
     languages = PYTHON
+    shape = _FileFacts
 
     def collect(self, parsed: ParsedFile) -> object:
         """Return a `_FileFacts`."""

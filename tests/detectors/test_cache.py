@@ -22,10 +22,12 @@ KEY = result_key(Digest("sha256:d"), Digest("sha256:f"), "c", "")
 def test_gives_back_what_was_stored_under_another_path(tmp_path: Path) -> None:
     """Results belong to content: the path is the asker's."""
     with ResultCache(tmp_path) as cache:
+        assert not cache.holds_results()
         cache.store("run-1", [(KEY, FOUND)])
     with ResultCache(tmp_path) as cache:
         stored = cache.lookup([KEY, b"\0" * 32])
 
+        assert cache.holds_results()
         assert set(stored) == {KEY}
         assert stored[KEY].run_id == "run-1"
         assert stored[KEY].outcome("b.c", "d") == Analysed("b.c", "d", FileReport(FOUND.report.findings, {}, 0.5), 0.0)

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from unittest.mock import ANY
 
 import psutil
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from detectors import sandbox
+from detectors.circuit_breaker import Breaker, BreakerPolicy
 from detectors.detector import Tool
 from detectors.errors import DetectorWroteFiles, ToolCrashed, ToolError, ToolMissing, ToolTimedOut
 from detectors.model import Completed, FileReport, NotAnalysed
@@ -183,6 +185,38 @@ def test_a_batch_is_halved_down_to_the_file_at_fault() -> None:
     bad = {path: answer.reason for path, answer in answers.items() if isinstance(answer, NotAnalysed)}
     assert bad == {"f3.txt": "crashed", "f12.txt": "crashed"}
     assert all(str(Path("/tmp")) not in answer.detail for answer in answers.values() if isinstance(answer, NotAnalysed))
+
+
+def test_a_tool_that_fails_on_everything_is_left_alone(tmp_path: Path) -> None:
+    """A broken tool must not be run for each of a thousand files, and none of them may look clean."""
+    log = tmp_path / "runs"
+
+    class Broken(_Cat):
+        code = f"import sys; open({str(log)!r}, 'a').write('run ' + sys.argv[1] + chr(10)); sys.exit(9)"
+
+    breaker = Breaker(BreakerPolicy(failures=3))
+    answers = analyse_with_tool(Broken(), {f"f{number}.txt": b"" for number in range(40)}, breaker)
+    runs = log.read_text().splitlines()
+    later = analyse_with_tool(Broken(), {"later.txt": b""}, breaker)
+
+    assert len(answers) == 40
+    assert {answer.reason for answer in answers.values() if isinstance(answer, NotAnalysed)} == {"breaker-open"}
+    assert (len(runs), runs[-1]) == (4, "run harmless.txt")
+    assert later == {"later.txt": NotAnalysed("later.txt", "cat", "breaker-open", ANY)}
+    assert log.read_text().splitlines() == runs
+
+
+def test_files_that_make_a_tool_fail_open_no_breaker() -> None:
+    """Whoever writes the sources could keep a tool from all of them by a few that it dies on."""
+
+    class Picky(_Cat):
+        code = "import sys; [print(n) if open(n).read() != 'die' else sys.exit(9) for n in sys.argv[1:]]"
+
+    sources = {f"f{number:02}.txt": b"die" if number < 9 else b"ok" for number in range(12)}
+    answers = analyse_with_tool(Picky(), sources, Breaker(BreakerPolicy(failures=2)))
+
+    assert {path for path, answer in answers.items() if answer == FileReport()} == {"f09.txt", "f10.txt", "f11.txt"}
+    assert {answer.reason for answer in answers.values() if isinstance(answer, NotAnalysed)} == {"crashed"}
 
 
 def test_a_file_that_is_not_accounted_for_is_not_clean() -> None:

@@ -104,6 +104,7 @@ def test_one_detector_that_fails_on_one_file_costs_that_file_only(
     scan_json: Scan, environment: dict[str, str], tree: Path
 ) -> None:
     """What a rule or tool cannot do becomes an entry; all other findings stand."""
+    (tree / "x0.txt").write_text("leave-me\n")
     (tree / "x1.txt").write_text("crash-me bad\n")
     (tree / "x2.txt").write_text("tool-dies\n")
     (tree / "x3.txt").write_text("tool-silent\n")
@@ -111,6 +112,7 @@ def test_one_detector_that_fails_on_one_file_costs_that_file_only(
     result = scan_json(tree, "--detectors", "third-party,shell-tool", "--require-complete", env=environment)
 
     assert {(entry["path"], entry["detector"]) for entry in result["not_analysed"]} == {
+        ("x0.txt", "third-party"),
         ("x1.txt", "third-party"),
         ("x2.txt", "shell-tool"),
         ("x3.txt", "shell-tool"),
@@ -118,6 +120,27 @@ def test_one_detector_that_fails_on_one_file_costs_that_file_only(
     assert ("a.txt", "TP-bad", 2) in _short(result)
     assert ("x1.txt", "shell/ran", 1) in _short(result)
     assert ("c.txt", "shell/ran", 1) in _short(result)
+
+
+def test_a_broken_tool_is_left_alone_told_and_asked_again_by_the_next_run(
+    scan_json: Scan, tmp_path: Path, tree: Path
+) -> None:
+    """What a breaker refused is an entry for each file, never kept: a tool that was mended must be asked again."""
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(third_party.install(folder))}
+    for number in range(300):
+        (tree / f"more{number}.txt").write_text("fine\n")
+    arguments = (tree, "--detectors", "third-party,shell-tool", "--cluster", "inline", "--workers", "2")
+
+    first = scan_json(*arguments, env=environment)
+    again = scan_json(*arguments, env=environment)
+
+    assert {entry["detector"] for entry in first["not_analysed"]} == {"shell-tool"}
+    assert len(first["not_analysed"]) == 303
+    assert "breaker-open" in {entry["reason"] for entry in first["not_analysed"]}
+    assert (first["summary"]["executed"], first["summary"]["cached"]) == (606, 0)
+    assert (again["summary"]["executed"], again["summary"]["cached"]) == (303, 303)
 
 
 def test_a_detector_that_writes_is_an_error_that_names_it(

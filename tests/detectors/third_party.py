@@ -34,6 +34,8 @@ class Bad(FileRule):
 
     def check(self, parsed):
         for number, line in enumerate(parsed.text.split("\\n"), 1):
+            if "leave-me" in line:
+                sys.exit(0)
             if "crash-me" in line:
                 raise RuntimeError("told to")
             if "kill-me" in line and "victim" in line:
@@ -94,7 +96,7 @@ import os, signal, sys, time
 from pathlib import Path
 for name in sys.argv[1:]:
     text = Path(name).read_text(errors="replace")
-    if "tool-dies" in text:
+    if "tool-dies" in text or "broken" in Path(__file__).parts:
         os.kill(os.getpid(), signal.SIGSEGV)
     if "tool-silent" in text:
         continue
