@@ -3,6 +3,10 @@ The inside of an isolated process: one detector, one execution after the other, 
 
 Run as a file by `detectors.process_isolation`, so that it starts without our packages; it imports the standard library
 only, and what the detector's own function drags along.
+
+Units come many to a message. Their answers are written to memory shared with the parent, one by one as they are had, so
+that none is lost when a later unit of the same message kills this process; a message back says that all are there.
+Answers that do not fit travel as messages of their own.
 """
 
 from __future__ import annotations
@@ -14,13 +18,16 @@ import os
 import pickle
 import resource
 import signal
+import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from mmap import mmap
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+UNITS_A_MESSAGE = 64
 UNITS_A_PROCESS = 100_000
 """After which it is renewed, whatever the detector leaks."""
 KEPT_OUTPUT_BYTES = 1 << 20
@@ -29,12 +36,22 @@ WORTH_A_LOOK_S = 0.001
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
+PROGRESS = struct.Struct("<QQd")
+"""At the start of each half of the shared memory: units begun, units answered, when the last was begun (monotonic)."""
+ANSWER = struct.Struct("<BId")
+"""Before each answer's bytes: its kind, their number, and the unit's seconds."""
+KINDS = ("value", "error", "foreign", "untransferable")
+ELSEWHERE = 128
+"""Added to the kind of an answer whose bytes were sent as a message."""
+
+
 def main() -> int:
-    """Serve the pipe whose descriptor is the only argument."""
+    """Serve the pipe whose descriptor is the first argument; the second is that of the shared memory."""
     pipe = Connection(int(sys.argv[1]))
+    shared = mmap(int(sys.argv[2]), 0)
+    os.close(int(sys.argv[2]))
     _bind_to_parent()
     faulthandler.enable()
-    own = os.getpid()
     try:
         setup = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our parent, over a pipe that only it holds
         sys.path[:] = setup["path"]
@@ -46,28 +63,78 @@ def main() -> int:
         pipe.send_bytes(pickle.dumps(f"{type(problem).__name__}: {problem}"))
         return 1
     pipe.send_bytes(pickle.dumps(None))
-    for left in reversed(range(UNITS_A_PROCESS)):
+    served = 0
+    for number in range(UNITS_A_PROCESS):
         try:
-            data = pipe.recv_bytes()
+            units = pickle.loads(pipe.recv_bytes())  # noqa: S301
         except (EOFError, OSError):
             return 0
-        answer = _execute(function, data, setup["result_bytes"])
-        if os.getpid() != own:
-            os._exit(0)  # the detector forked, and its child came back here
-        # What an execution left running ends with this process; the next unit, if one was sent, has not begun.
-        last = left == 0 or _has_children()
-        pipe.send_bytes(pickle.dumps((*answer, last)))
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        half = len(shared) // 2
+        answers = _Answers(pipe, shared, number % 2 * half, half)
+        longest_s, children = _serve(function, units, setup["result_bytes"], answers)
+        served += len(units)
+        # What an execution left running ends with this process; units that were sent and not begun run in another.
+        last = children or served >= UNITS_A_PROCESS
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        read, written = (after.ru_inblock - before.ru_inblock) * 512, (after.ru_oublock - before.ru_oublock) * 512
+        peak = _peak_bytes() if longest_s > WORTH_A_LOOK_S else 0
+        pipe.send_bytes(pickle.dumps((cpu_s, peak, read, written, last)))
         if last:
             return 0
         _forget_output()
     return 0
 
 
-def _execute(
-    function: Callable[..., Any], data: bytes, result_bytes: int
-) -> tuple[str, bytes, float, float, int, int, int]:
-    """Return (kind, body, seconds, processor seconds, peak bytes, read bytes, written bytes)."""
-    before = resource.getrusage(resource.RUSAGE_SELF)
+class _Answers:
+    """One half of the shared memory while one message's units run."""
+
+    def __init__(self, pipe: Connection, shared: mmap, start: int, size: int) -> None:
+        self._pipe, self._shared, self._start = pipe, shared, start
+        self._place, self._end = start + PROGRESS.size, start + size
+        self._answered = 0
+
+    def begin(self) -> None:
+        """Note that the next unit begins now."""
+        PROGRESS.pack_into(self._shared, self._start, self._answered + 1, self._answered, time.monotonic())
+
+    def add(self, kind: str, body: bytes, seconds: float) -> None:
+        """Write the answer of the unit that was begun."""
+        after = self._place + ANSWER.size + len(body)
+        code = KINDS.index(kind)
+        # Room stays for the heads of all units to come.
+        if after + ANSWER.size * UNITS_A_MESSAGE > self._end:
+            self._pipe.send_bytes(b"")  # announces the next message
+            self._pipe.send_bytes(body)
+            code, body, after = code + ELSEWHERE, b"", self._place + ANSWER.size
+        ANSWER.pack_into(self._shared, self._place, code, len(body), seconds)
+        self._shared[self._place + ANSWER.size : after] = body
+        self._place = after
+        self._answered += 1
+        PROGRESS.pack_into(self._shared, self._start, self._answered, self._answered, 0.0)
+
+
+def _serve(
+    function: Callable[..., Any], units: Sequence[bytes], result_bytes: int, answers: _Answers
+) -> tuple[float, bool]:
+    """Run one message's units; return the longest one's seconds, and whether one left a process running."""
+    own = os.getpid()
+    longest_s = 0.0
+    for data in units:
+        answers.begin()
+        kind, body, seconds = _execute(function, data, result_bytes)
+        if os.getpid() != own:
+            os._exit(0)  # the detector forked, and its child came back here
+        answers.add(kind, body, seconds)
+        longest_s = max(longest_s, seconds)
+        if _has_children():
+            return longest_s, True
+    return longest_s, False
+
+
+def _execute(function: Callable[..., Any], data: bytes, result_bytes: int) -> tuple[str, bytes, float]:
+    """Return (kind, body, seconds)."""
     started = time.perf_counter()
     kind, body = "error", b""
     try:
@@ -90,11 +157,7 @@ def _execute(
     value = None
     with contextlib.suppress(OSError, ValueError):  # over the limit, or closed by the detector
         sys.stdout.flush()
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    read, written = (after.ru_inblock - before.ru_inblock) * 512, (after.ru_oublock - before.ru_oublock) * 512
-    peak = _peak_bytes() if seconds > WORTH_A_LOOK_S else 0
-    return kind, body, seconds, cpu_s, peak, read, written
+    return kind, body, seconds
 
 
 def _peak_bytes() -> int:
