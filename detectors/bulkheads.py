@@ -253,8 +253,8 @@ class Bulkheads:
         name: str,
         lock: threading.Lock,
         *,
-        chunk_s: float = 0.005,
-        chunk_units: int = 512,
+        chunk_s: float = 0.05,
+        chunk_units: int = 1024,
         warm: Callable[[str], int | None] | None = None,
     ) -> None:
         self.threads, self.active_threads = threads, threads

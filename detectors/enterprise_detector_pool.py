@@ -53,7 +53,9 @@ STREAM_BLOCK_UNITS = 1024
 STREAM_BLOCK_S = 0.1
 CLOSE_S = 10.0
 """How long closing waits for executions in threads, which cannot be ended."""
-CHUNK_S = (0.001, 0.1)
+CHUNK_S = (0.005, 0.1)
+HAND_OVER_S = 3e-4
+"""What a chunk is taken to cost beside its detector before it was measured."""
 IDLE_PROCESSES = 64
 """Warm processes that may wait for their detectors: fewer than there are detectors would be started again and again."""
 
@@ -532,7 +534,7 @@ class EnterpriseDetectorPool:
         allocation = self._optimizer.optimize_allocation(names, 0.0)
         busy_s, chunks = self._here.busy_s, self._here.chunks
         # What a chunk costs beside its detectors, as measured here; a guess until there are some.
-        hand_over_s = max(0.0, busy_s - self._runner.inside_s) / chunks if chunks >= 10 else 5e-5
+        hand_over_s = max(0.0, busy_s - self._runner.inside_s) / chunks if chunks >= 10 else HAND_OVER_S
         shortest, longest = CHUNK_S
         chunk_s = min(max(hand_over_s / target_overhead, shortest), longest)
         # All workers is what there is without a limit, too; on Dask more than that many are under way.

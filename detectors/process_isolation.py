@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import mmap
 import os
 import pickle
@@ -47,7 +48,7 @@ OUTPUT_BYTES = 256 << 20
 RESULT_BYTES = 256 << 20
 AHEAD_BYTES = 16 << 10
 """A message this small may wait in the pipe behind the running one; two fit into any socket's buffer."""
-MESSAGE_S = 0.01
+MESSAGE_S = 0.02
 """Units of a message take about so long together: it costs some 0.1 ms to send and to be told of."""
 SHARED_BYTES = 256 << 10
 FRESH_STARTS = 3
@@ -74,6 +75,10 @@ class Outcome(msgspec.Struct, frozen=True):
     read_bytes: int = 0
     written_bytes: int = 0
     worker: str = ""
+
+
+_Pickled = tuple[Unit, bytes]
+"""A unit with its arguments as they are sent."""
 
 
 class _Ended(Exception):
@@ -133,16 +138,20 @@ class _Process:
         self._at_once = 1
         self._retired = False
 
-    def execute(self, units: Iterator[tuple[Unit, bytes]]) -> Iterator[tuple[Unit, Outcome]]:
+    def execute(self, units: Iterator[_Pickled], taken: list[_Pickled]) -> Iterator[list[tuple[Unit, Outcome]]]:
         """
         Yield units with their outcomes, in order; a small message is sent ahead of the running one's answers.
+
+        Args:
+            units: Taken as they are sent.
+            taken: Gets what was taken.
 
         Raises:
             _Ended: The process is no longer there. Of the units taken and not yielded, only the first can have run.
         """
         self._greet()
         small_ahead = True
-        for message, parts in self._messages_of(units):
+        for message, parts in self._messages_of(units, taken):
             small = sum(map(len, parts)) <= AHEAD_BYTES
             # Two that are large could each wait for the other side to read.
             room = 2 if small and small_ahead else 1
@@ -156,27 +165,24 @@ class _Process:
         for _ in range(len(self._sent)):
             yield from self._next()
 
-    def _messages_of(self, units: Iterator[tuple[Unit, bytes]]) -> Iterator[tuple[_Message, list[bytes]]]:
+    def _messages_of(
+        self, units: Iterator[_Pickled], taken: list[_Pickled]
+    ) -> Iterator[tuple[_Message, list[bytes]]]:
         """Group units as long as their predicted seconds, number and bytes are few."""
-        together: list[Unit] = []
-        parts: list[bytes] = []
-        size = 0
-        for unit, data in units:
-            if parts and size + len(data) > AHEAD_BYTES:
-                yield self._numbered(together), parts
-                together, parts, size = [], [], 0
-            together.append(unit)
-            parts.append(data)
-            size += len(data)
-            if len(parts) >= self._at_once:
-                yield self._numbered(together), parts
-                together, parts, size = [], [], 0
-        if parts:
-            yield self._numbered(together), parts
+        # Each round takes a unit at least, and there are only so many; an endless iterator is its owner's affair.
+        while together := list(itertools.islice(units, self._at_once)):
+            taken += together
+            first, size = 0, 0
+            for place, (_, data) in enumerate(together):
+                if place > first and size + len(data) > AHEAD_BYTES:
+                    yield self._numbered(together[first:place])
+                    first, size = place, 0
+                size += len(data)
+            yield self._numbered(together[first:])
 
-    def _numbered(self, units: list[Unit]) -> _Message:
+    def _numbered(self, pairs: list[_Pickled]) -> tuple[_Message, list[bytes]]:
         self._messages += 1
-        return _Message(units, (self._messages - 1) % 2)
+        return _Message([unit for unit, _ in pairs], (self._messages - 1) % 2), [data for _, data in pairs]
 
     def end(self) -> None:
         """Kill the process with all that it began; may be called from any thread."""
@@ -224,7 +230,7 @@ class _Process:
                 return  # the answers of the message before this one may still be there, or tell of its end
             raise _Ended(None if self._retired else self._crash(), guilty=False) from None
 
-    def _next(self) -> Iterator[tuple[Unit, Outcome]]:
+    def _next(self) -> Iterator[list[tuple[Unit, Outcome]]]:
         """Yield the first message's units with their outcomes."""
         if self._retired:
             raise _Ended(None)
@@ -237,11 +243,15 @@ class _Process:
         answers, begun = self._answers(message)
         total_s = sum(seconds for _, _, seconds in answers)
         self._adapt(total_s / max(len(answers), 1), any(kind != "value" for kind, _, _ in answers))
+        cpu_share = cpu_s / total_s if total_s else 0.0
+        outcomes = []
         for unit, (kind, body, seconds) in zip(message.units, answers, strict=False):
             value, error = self._opened(kind, body)
-            share_s = cpu_s * seconds / total_s if total_s else 0.0
-            yield unit, Outcome(value, error, seconds, share_s, peak, read, written, self.worker)
+            outcome = Outcome(value, error, seconds, cpu_share * seconds, peak, read, written, self.worker)
+            outcomes.append((unit, outcome))
             read = written = 0
+        if outcomes:
+            yield outcomes
         if end is not None:
             raise _Ended(end.error, guilty=begun > len(answers))
         if len(answers) < len(message.units):
@@ -253,9 +263,10 @@ class _Process:
         since = time.monotonic()
         # Each round a body has come, or the limit of one unit is over and another has begun.
         for _ in range(2 * len(message.units) + 2):
-            wait_s = None if limit_s is None else max(since + limit_s - time.monotonic(), 0.0)
             try:
-                data = self._pipe.recv_bytes() if self._pipe.poll(wait_s) else None
+                # Looking first costs as much as all else that is done for a message.
+                come = limit_s is None or self._pipe.poll(max(since + limit_s - time.monotonic(), 0.0))
+                data = self._pipe.recv_bytes() if come else None
                 if data == b"":
                     message.bodies.append(self._pipe.recv_bytes())
                     continue
@@ -359,17 +370,17 @@ class ProcessShelf:
         self._closed = False
         self.started = self.lost = 0
 
-    def execute(self, registration: Registration, units: Iterator[Unit]) -> Iterator[tuple[Unit, Outcome]]:
+    def execute(self, registration: Registration, units: Iterator[Unit]) -> Iterator[list[tuple[Unit, Outcome]]]:
         """
         Yield each unit with its outcome, in order; a unit that kills its process or runs too long hurts no other.
 
         Args:
             registration: Whose function runs.
-            units: Taken one by one, at most one more than is running.
+            units: Taken as they are sent: at most two messages' worth more than have outcomes.
         """
         refused: list[tuple[Unit, Outcome]] = []
         source = pickled(registration.name, units, refused)
-        pending: collections.deque[tuple[Unit, bytes]] = collections.deque()
+        pending: collections.deque[_Pickled] = collections.deque()
         innocent_ends = 0
         # Each round answers a unit, or is one of FRESH_STARTS that end without having begun one.
         while pending or (first := next(source, None)) is not None:
@@ -380,16 +391,15 @@ class ProcessShelf:
             except OSError as problem:  # no more processes, descriptors or memory
                 unit, _ = pending.popleft()
                 words = f"no process could be started for {registration.name}: {problem.strerror}"
-                yield unit, Outcome(error=ExecutionError(words))
+                yield [(unit, Outcome(error=ExecutionError(words)))]
                 continue
-            taken: list[tuple[Unit, bytes]] = []
+            taken: list[_Pickled] = []
             end: _Ended | None = None
             try:
-                for unit, outcome in process.execute(_noted(pending, source, taken)):
-                    del taken[0]
+                for outcomes in process.execute(itertools.chain(_drained(pending), source), taken):
+                    del taken[: len(outcomes)]
                     innocent_ends = 0
-                    yield from _emptied(refused)
-                    yield unit, outcome
+                    yield outcomes
             except _Ended as seen:
                 end = seen
             except BaseException:
@@ -398,6 +408,7 @@ class ProcessShelf:
             if end is None:
                 self._put(process)
                 continue
+            # Those that it was sent and did not answer, then those that were not sent to it.
             pending.extendleft(reversed(taken))
             self._discard(process, end.error)
             innocent_ends += 1
@@ -406,8 +417,9 @@ class ProcessShelf:
                 unit, _ = pending.popleft()
                 innocent_ends = 0
                 lost = end.error or IsolatedCrash(registration.name, 0, "it ended before it began")
-                yield unit, Outcome(error=lost, worker=process.worker)
-        yield from _emptied(refused)
+                yield [(unit, Outcome(error=lost, worker=process.worker))]
+        if refused:
+            yield refused
 
     def end_all(self) -> None:
         """End every process; those who wait for one get its crash as an outcome."""
@@ -499,20 +511,6 @@ def pickled(name: str, units: Iterable[Unit], refused: list[tuple[Unit, Outcome]
         yield unit, data
 
 
-def _noted(
-    pending: collections.deque[tuple[Unit, bytes]],
-    then: Iterator[tuple[Unit, bytes]],
-    taken: list[tuple[Unit, bytes]],
-) -> Iterator[tuple[Unit, bytes]]:
-    """Empty `pending`, then yield the others; keep in `taken` what was yielded."""
-    for _ in range(len(pending)):
-        taken.append(pending.popleft())
-        yield taken[-1]
-    for pair in then:
-        taken.append(pair)
-        yield pair
-
-
-def _emptied(pairs: list[tuple[Unit, Outcome]]) -> Iterator[tuple[Unit, Outcome]]:
+def _drained(pairs: collections.deque[_Pickled]) -> Iterator[_Pickled]:
     for _ in range(len(pairs)):
-        yield pairs.pop(0)
+        yield pairs.popleft()
