@@ -71,11 +71,13 @@ def main() -> int:
             return 0
         before = resource.getrusage(resource.RUSAGE_SELF)
         half = len(shared) // 2
-        answers = _Answers(pipe, shared, number % 2 * half, half)
-        longest_s, children = _serve(function, units, setup["result_bytes"], answers)
+        answers = _Answers(pipe, shared, number % 2 * half, half, setup["result_bytes"])
+        longest_s = answers.serve(function, _arguments(units))
         served += len(units)
-        # What an execution left running ends with this process; units that were sent and not begun run in another.
-        last = children or served >= UNITS_A_PROCESS
+        with contextlib.suppress(OSError, ValueError):  # over the limit, or closed by the detector
+            sys.stdout.flush()
+        # What an execution left running ends with this process; units of later messages run in another.
+        last = _has_children() or served >= UNITS_A_PROCESS
         after = resource.getrusage(resource.RUSAGE_SELF)
         cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         read, written = (after.ru_inblock - before.ru_inblock) * 512, (after.ru_oublock - before.ru_oublock) * 512
@@ -87,77 +89,92 @@ def main() -> int:
     return 0
 
 
+class _Unreadable:
+    """Stands for arguments that could not be unpickled."""
+
+    def __init__(self, problem: BaseException) -> None:
+        self.problem = problem
+
+
+def _arguments(units: Sequence[bytes]) -> list[Any]:
+    """Return (args, kwargs) of each unit, or why they cannot be read."""
+    arguments: list[Any] = []
+    for data in units:
+        try:
+            arguments.append(pickle.loads(data))  # noqa: S301 - from our parent
+        except BaseException as problem:  # an argument's own code may raise anything
+            arguments.append(_Unreadable(problem))
+    return arguments
+
+
 class _Answers:
     """One half of the shared memory while one message's units run."""
 
-    def __init__(self, pipe: Connection, shared: mmap, start: int, size: int) -> None:
-        self._pipe, self._shared, self._start = pipe, shared, start
-        self._place, self._end = start + PROGRESS.size, start + size
-        self._answered = 0
-
-    def begin(self) -> None:
-        """Note that the next unit begins now."""
-        PROGRESS.pack_into(self._shared, self._start, self._answered + 1, self._answered, time.monotonic())
-
-    def add(self, kind: str, body: bytes, seconds: float) -> None:
-        """Write the answer of the unit that was begun."""
-        after = self._place + ANSWER.size + len(body)
-        code = KINDS.index(kind)
+    def __init__(self, pipe: Connection, shared: mmap, start: int, size: int, result_bytes: int) -> None:
+        self._pipe, self._shared, self._start, self._result_bytes = pipe, shared, start, result_bytes
         # Room stays for the heads of all units to come.
-        if after + ANSWER.size * UNITS_A_MESSAGE > self._end:
+        self._place, self._end = start + PROGRESS.size, start + size - ANSWER.size * UNITS_A_MESSAGE
+
+    def serve(self, function: Callable[..., Any], arguments: Sequence[Any]) -> float:
+        """
+        Run one message's units; return the longest one's seconds.
+
+        Whatever stands in this loop runs with cold caches after each unit, at several times its usual cost.
+        """
+        own, clock, longest_s = os.getpid(), time.monotonic, 0.0
+        for answered, unit in enumerate(arguments):
+            # The last value may die of its own end: then it is its unit that is still begun.
+            value, problem = None, None
+            started = clock()
+            PROGRESS.pack_into(self._shared, self._start, answered + 1, answered, started)
+            try:
+                args, kwargs = unit if unit.__class__ is tuple else _raise(unit)
+                value = function(*args, **kwargs)
+            except BaseException as seen:  # also SystemExit and MemoryError: the process lives on
+                problem = seen
+            seconds = clock() - started
+            if os.getpid() != own:
+                os._exit(0)  # the detector forked, and its child came back here
+            self._add(value, problem, seconds)
+            if seconds > longest_s:
+                longest_s = seconds
+        PROGRESS.pack_into(self._shared, self._start, len(arguments), len(arguments), 0.0)
+        return longest_s
+
+    def _add(self, value: Any, problem: BaseException | None, seconds: float) -> None:
+        """Write an answer."""
+        code = 0
+        try:
+            body = pickle.dumps(value) if problem is None else b""
+        except BaseException:  # a value's own code may raise anything
+            body = b""
+        if not body or len(body) > self._result_bytes:
+            kind, body = _told(value, problem, self._result_bytes)
+            code = KINDS.index(kind)
+        head = self._place + ANSWER.size
+        if head + len(body) > self._end:
             self._pipe.send_bytes(b"")  # announces the next message
             self._pipe.send_bytes(body)
-            code, body, after = code + ELSEWHERE, b"", self._place + ANSWER.size
+            code, body = code + ELSEWHERE, b""
         ANSWER.pack_into(self._shared, self._place, code, len(body), seconds)
-        self._shared[self._place + ANSWER.size : after] = body
-        self._place = after
-        self._answered += 1
-        PROGRESS.pack_into(self._shared, self._start, self._answered, self._answered, 0.0)
+        self._place = head + len(body)
+        self._shared[head : self._place] = body
 
 
-def _serve(
-    function: Callable[..., Any], units: Sequence[bytes], result_bytes: int, answers: _Answers
-) -> tuple[float, bool]:
-    """Run one message's units; return the longest one's seconds, and whether one left a process running."""
-    own = os.getpid()
-    longest_s = 0.0
-    for data in units:
-        answers.begin()
-        kind, body, seconds = _execute(function, data, result_bytes)
-        if os.getpid() != own:
-            os._exit(0)  # the detector forked, and its child came back here
-        answers.add(kind, body, seconds)
-        longest_s = max(longest_s, seconds)
-        if _has_children():
-            return longest_s, True
-    return longest_s, False
+def _raise(unit: _Unreadable) -> Any:
+    raise unit.problem
 
 
-def _execute(function: Callable[..., Any], data: bytes, result_bytes: int) -> tuple[str, bytes, float]:
-    """Return (kind, body, seconds)."""
-    started = time.perf_counter()
-    kind, body = "error", b""
+def _told(value: Any, problem: BaseException | None, result_bytes: int) -> tuple[str, bytes]:
+    """Return kind and bytes of an answer that is not simply a value."""
     try:
-        args, kwargs = pickle.loads(data)  # noqa: S301
-        started = time.perf_counter()
-        value = function(*args, **kwargs)
-        kind = "value"
-    except BaseException as problem:  # also SystemExit and MemoryError: the process lives on
-        value = problem
-    seconds = time.perf_counter() - started
-    try:
-        body = _dumped(value, kind)
-        if len(body) > result_bytes:
-            told = f"it is {len(body)} bytes, more than {result_bytes}"
-            kind, body = "untransferable", pickle.dumps(("size", told))
-    except BaseException as problem:
-        kind = "foreign" if kind == "error" else "untransferable"
-        raised = value if kind == "foreign" else problem
-        body = pickle.dumps((type(raised).__qualname__, _words(raised)))
-    value = None
-    with contextlib.suppress(OSError, ValueError):  # over the limit, or closed by the detector
-        sys.stdout.flush()
-    return kind, body, seconds
+        body = _dumped(value if problem is None else problem, problem is not None)
+        if len(body) <= result_bytes:
+            return ("value" if problem is None else "error"), body
+        return "untransferable", pickle.dumps(("size", f"it is {len(body)} bytes, more than {result_bytes}"))
+    except BaseException as seen:
+        kind, raised = ("untransferable", seen) if problem is None else ("foreign", problem)
+        return kind, pickle.dumps((type(raised).__qualname__, _words(raised)))
 
 
 def _peak_bytes() -> int:
@@ -168,14 +185,14 @@ def _peak_bytes() -> int:
     return 0
 
 
-def _dumped(value: Any, kind: str) -> bytes:
+def _dumped(value: Any, raised: bool) -> bytes:
     try:
         body = pickle.dumps(value)
     except Exception:
         import cloudpickle
 
         body = cloudpickle.dumps(value)
-    if kind == "error":
+    if raised:
         pickle.loads(body)  # noqa: S301 - many exceptions can be pickled and never be read again
     return body
 
