@@ -43,12 +43,12 @@ class Job:
         units: Number of executions.
         limit: At most so many chunks at once; `None` for no limit of its own.
         context: What the one who runs the chunks wants to know.
-        chunk_s: How long its chunks should run; `None` for the queue's own length.
+        chunk_s: How long its chunks should run where that is longer than the queue's own length.
     """
 
     __slots__ = ("chunk_s", "context", "done", "left", "limit", "results", "running")
 
-    def __init__(self, units: int, limit: int | None, context: Any, chunk_s: float | None = None) -> None:
+    def __init__(self, units: int, limit: int | None, context: Any, chunk_s: float = 0.0) -> None:
         self.results: list[Any] = [None] * units
         self.left, self.limit, self.context, self.chunk_s = units, limit, context, chunk_s
         self.running = 0
@@ -94,11 +94,18 @@ class ReadyQueue:
     Args:
         chunk_s: How long a chunk should run.
         chunk_units: Units in a chunk, at most.
+        least_s: Shorter chunks are not cut while there is more to do: handing them over costs more than balance wins.
         warm: How many chunks of a detector can run without a start of `START_S`; `None` where it makes no difference.
     """
 
-    def __init__(self, chunk_s: float, chunk_units: int, warm: Callable[[str], int | None] | None = None) -> None:
-        self._chunk_s, self._chunk_units, self._warm = chunk_s, chunk_units, warm
+    def __init__(
+        self,
+        chunk_s: float,
+        chunk_units: int,
+        least_s: float = 0.0,
+        warm: Callable[[str], int | None] | None = None,
+    ) -> None:
+        self._chunk_s, self._chunk_units, self._least_s, self._warm = chunk_s, chunk_units, least_s, warm
         self.compartments: dict[str, Compartment] = {}
         self.active: dict[Chunk, None] = {}
         self.shares: FairQueue[str] = FairQueue()
@@ -199,8 +206,12 @@ class ReadyQueue:
     def _cut(self, compartment: Compartment, place: int, threads: int, stealable: bool) -> Chunk:
         _, job, waiting = compartment.waiting[place]
         mean_s = compartment.mean_s
-        size = 1 if mean_s is None else int(self._length_s(job) / max(mean_s, 1e-9))
-        size = max(1, min(size, self._chunk_units, -(-len(waiting) // (2 * threads))))
+        shared = -(-len(waiting) // (2 * threads))
+        size = 1
+        if mean_s is not None:
+            shared = max(shared, int(self._least_s / max(mean_s, 1e-9)))
+            size = int(self._length_s(job) / max(mean_s, 1e-9))
+        size = max(1, min(size, self._chunk_units, shared, len(waiting)))
         units = [waiting.popleft() for _ in range(size)]
         if not waiting:
             del compartment.waiting[place]
@@ -208,7 +219,7 @@ class ReadyQueue:
         return self._begun(Chunk(job, compartment, units, stealable))
 
     def _length_s(self, job: Job) -> float:
-        return self._chunk_s if job.chunk_s is None else job.chunk_s
+        return max(self._chunk_s, job.chunk_s)
 
     def _may_begin(self, compartment: Compartment, units: int) -> bool:
         """Tell whether one more chunk of a detector may run, of `units` that are left to share."""
@@ -241,6 +252,8 @@ class Bulkheads:
         lock: Shared with others through which the same jobs go.
         chunk_s: How long a chunk should run.
         chunk_units: Units in a chunk, at most.
+        least_s: See `ReadyQueue`.
+        ahead: Threads for each place where work is done: those beyond the first keep its next chunks ready.
         warm: See `ReadyQueue`; called under the lock.
     """
 
@@ -255,11 +268,14 @@ class Bulkheads:
         *,
         chunk_s: float = 0.05,
         chunk_units: int = 1024,
+        least_s: float = 0.001,
+        ahead: int = 1,
         warm: Callable[[str], int | None] | None = None,
     ) -> None:
         self.threads, self.active_threads = threads, threads
         self._run, self._failed, self._stealable, self._name = run, failed, stealable, name
-        self.queue = ReadyQueue(chunk_s, chunk_units, warm)
+        self.queue = ReadyQueue(chunk_s, chunk_units, least_s, warm)
+        self._ahead = ahead
         self._lock = lock
         # Three, so that a word for a thread that can work never wakes one that cannot.
         self._work, self._all_busy = threading.Condition(lock), threading.Condition(lock)
@@ -391,11 +407,12 @@ class Bulkheads:
             if spare:
                 wake = self._all_busy
                 if self._busy >= self.active_threads:
-                    chunk = self.queue.take(self.threads, self._stealable, idle_only=True)
+                    chunk = self.queue.take(self.threads // self._ahead, self._stealable, idle_only=True)
             elif number >= self.active_threads:
                 wake = self._parked
             else:
-                chunk = self.queue.take(self.active_threads, self._stealable) or self.queue.steal()
+                sharers = max(self.active_threads // self._ahead, 1)
+                chunk = self.queue.take(sharers, self._stealable) or self.queue.steal()
                 limit_s = STEAL_LOOK_S if self.queue.active else None
             if chunk is not None:
                 self._hand_on(spare)

@@ -43,8 +43,8 @@ UNCOVERED = 0.9
 REMEMBERED = 5
 """Drained windows whose median is the base."""
 HEADROOM = 0.1
-RISEN = 1.25
-"""Times the base: a median of 16 observations strays so far by chance once in a hundred where their noise is 30 %."""
+RISEN = 1.5
+"""Times the base: medians of 16 observations do not stray so far by chance where their noise is 30 %."""
 RISEN_WINDOWS = 2
 
 

@@ -53,7 +53,9 @@ STREAM_BLOCK_UNITS = 1024
 STREAM_BLOCK_S = 0.1
 CLOSE_S = 10.0
 """How long closing waits for executions in threads, which cannot be ended."""
-CHUNK_S = (0.005, 0.1)
+AHEAD = 2
+"""Tasks for each Dask worker: one runs, one is there when it ends."""
+LONGEST_CHUNK_S = 1.0
 HAND_OVER_S = 3e-4
 """What a chunk is taken to cost beside its detector before it was measured."""
 IDLE_PROCESSES = 64
@@ -135,9 +137,11 @@ class EnterpriseDetectorPool:
         self._here = Bulkheads(
             self._workers, self._runner.run, _failed, self._stealable, "detector", jobs, warm=self._warm
         )
+        # A task costs some milliseconds of processor time on either side, and a worker must find its next one there.
         self._there = Bulkheads(
-            2 * self._workers, self._runner.run, _failed, lambda _: False, "dask", jobs, chunk_s=0.1, chunk_units=2_000
-        )
+            AHEAD * self._workers, self._runner.run, _failed, lambda _: False, "dask", jobs, chunk_s=0.5,
+            chunk_units=2_000, least_s=0.05, ahead=AHEAD,
+        )  # fmt: skip
         self._own_load = _OwnLoad()
 
     def __enter__(self) -> Self:
@@ -481,7 +485,7 @@ class EnterpriseDetectorPool:
         configs: Sequence[DetectorConfig],
         limit: int | None,
         order: Sequence[int] | None = None,
-        chunk_s: float | None = None,
+        chunk_s: float = 0.0,
     ) -> Job:
         """Hand executions to the threads, in the order of these places; the job's `done` gives the results."""
         if self._stop.is_set():
@@ -535,8 +539,7 @@ class EnterpriseDetectorPool:
         busy_s, chunks = self._here.busy_s, self._here.chunks
         # What a chunk costs beside its detectors, as measured here; a guess until there are some.
         hand_over_s = max(0.0, busy_s - self._runner.inside_s) / chunks if chunks >= 10 else HAND_OVER_S
-        shortest, longest = CHUNK_S
-        chunk_s = min(max(hand_over_s / target_overhead, shortest), longest)
+        chunk_s = min(hand_over_s / target_overhead, LONGEST_CHUNK_S)
         # All workers is what there is without a limit, too; on Dask more than that many are under way.
         limit = allocation.concurrency if allocation.concurrency < min(self._workers, len(names)) else None
         return self._begin(configs, limit, allocation.places, chunk_s)

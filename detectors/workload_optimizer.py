@@ -119,8 +119,9 @@ class WorkloadOptimizer:
             raise UsageError(f"processors and workers must be at least 1, not {processors} and {workers}")
         self._lock = threading.RLock()
         self._processors = processors or read_topology().cpus
-        # As many as there are processors queue for nothing of ours: below that, only what is measured lowers the limit.
-        self._controller = ConcurrencyController(ceiling=workers or self._processors, calm=self._processors)
+        # What was asked for is what runs, until measured slow-down says otherwise: no probe idles a worker.
+        at_once = workers or self._processors
+        self._controller = ConcurrencyController(ceiling=at_once, calm=at_once)
         self._registered: dict[str, _Registered] = {}
         self._histories: dict[str, DetectorHistory] = {}
         for name, timing in (timings or {}).items():
