@@ -11,7 +11,7 @@ additive increase and multiplicative decrease it does not saw around it; with on
 (Wang, Wei and Low, "Modelling and stability of FAST TCP", INFOCOM 2005). A tenth of the limit may wait where that is
 more, so that the noise of a base measured some per cent too low does not talk the limit down.
 
-The base is the median of the last drained windows, or the last one where that is lower: each eighth window runs at
+The base is the median of the last drained windows, or the last one where that is much lower: each eighth window runs at
 four fifths of the level at which no worker is idle, where nothing queues (the drain of BBR: Cardwell et al., "BBR:
 congestion-based congestion control", ACM Queue 14(5), 2016). So work that became slower for good is not taken for a
 queue for ever. A lowest value ever seen would do neither: noise draws it down without end.
@@ -40,6 +40,8 @@ DRAINED = 0.8
 DRAINED_DEEP = 0.5
 """While draining still uncovers a lower base, the queue is long, and is drained by halves."""
 UNCOVERED = 0.9
+BELIEVED = 0.75
+"""Times the median of drained windows, below which the last one is the base: noise of 30 % strays less."""
 REMEMBERED = 5
 """Drained windows whose median is the base."""
 HEADROOM = 0.1
@@ -134,5 +136,8 @@ class ConcurrencyController:
             self._drain = max(self._depth * flowing, float(self._floor), float(self._calm) if not risen else 0.0)
 
     def _base(self) -> float:
-        # A lower base is believed at once, since a queue only ever adds; a higher one when the median says so.
-        return min(statistics.median(self._bases), self._bases[-1]) if self._bases else float("inf")
+        # A much lower base is believed at once, since a queue only ever adds; any other when the median says so.
+        if not self._bases:
+            return float("inf")
+        usual = statistics.median(self._bases)
+        return self._bases[-1] if self._bases[-1] < BELIEVED * usual else usual
