@@ -507,15 +507,15 @@ class EnterpriseDetectorPool:
         job = Job(len(configs), limit, Asked(configs, known), chunk_s)
         here: list[tuple[str, int, int | None, Sequence[int]]] = []
         there: list[tuple[str, int, int | None, Sequence[int]]] = []
-        for name in places:
+        for name, indexes in places.items():
             refusal = self._refusal(name, known.get(name))
             if refusal is not None:
-                job.left -= len(places[name])
-                for index in places[name]:
+                job.left -= len(indexes)
+                for index in indexes:
                     job.results[index] = DetectorResult(name, error=refusal, attempts=0)
                 continue
             made = known[name].registration
-            share = (name, made.priority, made.max_concurrent, places[name])
+            share = (name, made.priority, made.max_concurrent, indexes)
             (there if made.isolation == "dask" else here).append(share)
         self._record("executions-asked", executions=len(configs), detectors=sorted(known))
         if job.left == 0:

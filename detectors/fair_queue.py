@@ -73,7 +73,7 @@ class FairQueue(Generic[Name]):
             self._classes[name] = _Class(weight)
 
     def arrive(self, name: Name) -> None:
-        """Tell that a known class, of which nothing waited, has work again: idle, it saved up no claim and owes none."""
+        """Tell that a known class, of which nothing waited, has work again: it saved up no claim, and owes none."""
         mine = self._classes[name]
         mine.tag = max(mine.tag, self._virtual_time)
 

@@ -136,8 +136,7 @@ class _Answers:
             if os.getpid() != own:
                 os._exit(0)  # the detector forked, and its child came back here
             self._add(value, problem, seconds)
-            if seconds > longest_s:
-                longest_s = seconds
+            longest_s = max(longest_s, seconds)
         PROGRESS.pack_into(self._shared, self._start, len(arguments), len(arguments), 0.0)
         return longest_s
 

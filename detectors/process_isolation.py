@@ -1,9 +1,9 @@
 """
 Warm processes, one detector each, that may crash, hang or eat memory without hurting anyone else.
 
-Each has a pipe and a shared memory of its own, so that one killed at any moment breaks no other; its own session, so that what it starts
-ends with it; limits on address space and output; and no standard output. What comes back is unpickled here: isolation
-contains accidents, not malice. Why no library does this: docs/decisions/0009.
+Each has a pipe and a shared memory of its own, so that one killed at any moment breaks no other; its own session, so
+that what it starts ends with it; limits on address space and output; and no standard output. What comes back is
+unpickled here: isolation contains accidents, not malice. Why no library does this: docs/decisions/0009.
 """
 
 from __future__ import annotations
@@ -165,9 +165,7 @@ class _Process:
         for _ in range(len(self._sent)):
             yield from self._next()
 
-    def _messages_of(
-        self, units: Iterator[_Pickled], taken: list[_Pickled]
-    ) -> Iterator[tuple[_Message, list[bytes]]]:
+    def _messages_of(self, units: Iterator[_Pickled], taken: list[_Pickled]) -> Iterator[tuple[_Message, list[bytes]]]:
         """Group units as long as their predicted seconds, number and bytes are few."""
         # Each round takes a unit at least, and there are only so many; an endless iterator is its owner's affair.
         while together := list(itertools.islice(units, self._at_once)):

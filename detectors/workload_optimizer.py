@@ -102,7 +102,7 @@ class WorkloadOptimizer:
     Args:
         timings: The history, by detector, as `ResultCache.timings` returns it.
         processors: That may be busy at once; if not given, what affinity and control group grant.
-        workers: That share the work, with which the limit of the controller starts; if not given, as many as processors.
+        workers: That share the work, with which the controller's limit starts; if not given, as many as processors.
 
     Raises:
         UsageError: Fewer than one processor or worker.
