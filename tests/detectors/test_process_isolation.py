@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pybreaker  # noqa: F401  # loaded with the first failure, which here comes when no file can be opened
 import pytest
 
 from detectors import EnterpriseDetectorPool
