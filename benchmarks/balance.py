@@ -6,7 +6,9 @@ What learning and stealing bring on this machine, each as a ratio of interleaved
 
 `plans` scans PATH with every detector on a local Dask cluster, without the cache: once to learn, then in pairs with a
 plan that takes every byte of every detector for the same time and with the learned one; the ratio is learned over by
-size. It also prints what planning and learning cost of the processor time of the run. `stealing` runs skewed work (most
+size. Runs on a machine that others use differ by more than plans do, so both plans are also worked off, in the order of
+the executor, on one set of durations: those measured in the runs by size, which the learned optimizer never saw. It
+also prints what planning and learning cost of the processor time of the run. `stealing` runs skewed work (most
 units short, one in twenty forty times as long; units sleep, so that other programs disturb less) on two clusters, one
 with Dask's work stealing and one without.
 """
@@ -23,7 +25,8 @@ from typing import Any
 import psutil
 
 from benchmarks.intervals import mean, told
-from benchmarks.recorded_runs import Work, executed, work_of
+from benchmarks.recorded_runs import Work, executed, recorded, work_of
+from benchmarks.simulation import Durations, Machines, durations_of, lower_bound_s, planned_by, simulated
 from detectors.batch import BatchResult
 from detectors.model import Root
 from detectors.parallel_executor import Call, DaskBackend, ParallelExecutor
@@ -62,17 +65,21 @@ def _plans(paths: Sequence[Path], pairs: int, workers: int) -> None:
         executor = ParallelExecutor(DaskBackend(client, workers, "local"))
         _run(learned, work, workers, roots, executor)
         samples = []
+        unseen: list[tuple[Batch, BatchResult]] = []
         for number in range(pairs):
             # The order within a pair alternates: whoever runs second finds warmer files.
             order = ("by size", "learned") if number % 2 else ("learned", "by size")
             seconds: dict[str, tuple[float, float, float, int]] = {}
             for policy in order:
                 optimizer, mine = (by_size, blind) if policy == "by size" else (learned, list(work))
-                seconds[policy] = _run(optimizer, mine, workers, roots, executor, observe=policy == "learned")
+                seen = unseen if policy == "by size" else None
+                seconds[policy] = _run(optimizer, mine, workers, roots, executor, unseen=seen)
             samples.append((seconds["learned"], seconds["by size"]))
     files = len({file.path for one in work for file in one.files})
     ratios = [mine[0] / other[0] for mine, other in samples]
     print(f"{files} files, {workers} workers: learned over by size {told(ratios)}")
+    plans = {"learned": planned_by(learned, work, workers), "by size": planned_by(by_size, blind, workers)}
+    _worked_off(plans, _durations(work, roots, unseen, workers, scores), work, workers)
     for place, policy in enumerate(("learned", "by size")):
         taken = [pair[place] for pair in samples]
         print(f"{policy}: {mean([one[0] for one in taken]):.1f} s in the mean, {taken[-1][3]} batches in the last run")
@@ -90,9 +97,13 @@ def _run(
     roots: Sequence[Root],
     executor: ParallelExecutor,
     *,
-    observe: bool = True,
+    unseen: list[tuple[Batch, BatchResult]] | None = None,
 ) -> tuple[float, float, float, int]:
-    """Return seconds, processor seconds of the optimizer and of everything, and the number of batches."""
+    """
+    Return seconds, processor seconds of the optimizer and of everything, and the number of batches.
+
+    Results go to `unseen`, where it is given, and are not learnt from.
+    """
     before_s = _processor_s()
     clock = time.thread_time()
     batches: list[Batch] = []
@@ -101,10 +112,41 @@ def _run(
     spent_s = time.thread_time() - clock
     done, seconds = executed(batches, roots, executor)
     clock = time.thread_time()
-    if observe:
+    if unseen is None:
         _learn(optimizer, done)
+    else:
+        unseen += done
     spent_s += time.thread_time() - clock
     return seconds, spent_s, _processor_s() - before_s, len(batches)
+
+
+def _durations(
+    work: Sequence[Work],
+    roots: Sequence[Root],
+    done: Sequence[tuple[Batch, BatchResult]],
+    workers: int,
+    scores: dict[str, float],
+) -> Durations:
+    run = recorded(
+        "measured", work=work, roots=roots, done=done, started=0.0, makespan_s=0.0, workers=workers, scores=scores
+    )
+    found = durations_of(run)
+    paths = sorted({file.path for one in work for file in one.files})
+    unit_s = {(name, paths[int(number)]): seconds for (name, number), seconds in found.unit_s.items()}
+    return Durations(unit_s, found.start_s)
+
+
+def _worked_off(plans: dict[str, list[Batch]], durations: Durations, work: Sequence[Work], workers: int) -> None:
+    """Print the makespan of each plan on the same durations."""
+    machines = Machines(workers)
+    bound_s = lower_bound_s(work, durations, machines)
+    makespans_s = {name: simulated(plan, durations, machines, bound_s).makespan_s for name, plan in plans.items()}
+    print(
+        "the plans on durations that neither saw: "
+        + ", ".join(f"{name} {seconds:.2f} s ({len(plans[name])} batches)" for name, seconds in makespans_s.items())
+        + f"; learned over by size {makespans_s['learned'] / makespans_s['by size']:.3f}; "
+        f"no plan is under {bound_s:.2f} s"
+    )
 
 
 def _learn(optimizer: WorkloadOptimizer, done: Sequence[tuple[Batch, BatchResult]]) -> None:

@@ -36,7 +36,9 @@ __all__ = [
     "Simulated",
     "durations_of",
     "learned_from",
+    "lower_bound_s",
     "matched",
+    "planned_by",
     "simulated",
     "work_at_scale",
 ]
