@@ -42,7 +42,7 @@ CHUNKS = (1, 4, 16, 64, 256)
 ISOLATIONS: tuple[Isolation, ...] = ("thread", "process", "dask")
 DOORS = ("execute_parallel", "execute_adaptive")
 SAMPLE_S, SAMPLES = 0.25, 10_000
-"""Looking at every process takes some milliseconds of the driver's, so it is done seldom."""
+"""Seldom, since the driver is looked at, too."""
 MEMORY_COUNTS = (1_000, 10_000, 100_000, 1_000_000)
 LARGEST_BYTES = 200_000
 """Larger files would decide alone."""
@@ -236,19 +236,21 @@ def _run_checked(door: Callable[..., Sequence[Any]], configs: Sequence[Any]) -> 
 def _timed(run: Callable[[], Any], workers: int) -> Measured:
     samples: list[tuple[float, float]] = []
     over = threading.Event()
+    # Looked for once: that takes longer than to read what they have used.
+    processes = _processes()
 
     def sample() -> None:
         for _ in range(SAMPLES):
-            samples.append((time.perf_counter(), _processor_s()))
+            samples.append((time.perf_counter(), _processor_s(processes)))
             if over.wait(SAMPLE_S):
                 return
 
     sampler = threading.Thread(target=sample)
-    processor_s, clock = _processor_s(), time.perf_counter()
+    processor_s, clock = _processor_s(processes), time.perf_counter()
     sampler.start()
     run()
     seconds = time.perf_counter() - clock
-    spent_s = _processor_s() - processor_s
+    spent_s = _processor_s(_processes()) - processor_s
     over.set()
     sampler.join()
     steady = [one for one in samples if 0.2 * seconds <= one[0] - clock <= 0.8 * seconds]
@@ -259,17 +261,22 @@ def _timed(run: Callable[[], Any], workers: int) -> Measured:
     return Measured(seconds, busy, (after_s - before_s) / ((last - first) * workers))
 
 
-def _processor_s() -> float:
+def _processes() -> list[Any]:
     import psutil
 
     me = psutil.Process()
-    times = [me.cpu_times()]
-    for child in me.children(recursive=True):
-        try:
-            times.append(child.cpu_times())
-        except psutil.NoSuchProcess:
-            continue
-    return float(sum(one.user + one.system for one in times))
+    return [me, *me.children(recursive=True)]
+
+
+def _processor_s(processes: Sequence[Any]) -> float:
+    import psutil
+
+    used_s = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            used_s += times.user + times.system
+    return used_s
 
 
 def _memories(door: str, plan: Plan) -> None:
