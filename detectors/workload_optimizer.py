@@ -38,6 +38,8 @@ TARGET_S = (0.5, 30.0)
 """Shorter batches cost more in hand-over than they win in balance; longer ones leave too much to lose."""
 SHARE_A_WORKER = 3
 FILE_SHARES = 2
+LOST = 1 / 6
+"""Of a batch's length at the end of a run: less than half, since shorter batches, of other detectors too, come last."""
 OUTLIERS_FROM = 5
 OUTLYING, OUTLYING_S = 8.0, 0.5
 """Times the median rate of its batch, and seconds beyond, from which a file is one of its own."""
@@ -256,9 +258,9 @@ class WorkloadOptimizer:
         batches: list[Batch] = []
         current: list[SourceFile] = []
         current_s = 0.0
-        # Batches of c seconds cost start * T / (workers * c) of start-ups, and leave some c / 2 to lose at the end. A
+        # Batches of c seconds cost start * T / (workers * c) of start-ups, and leave LOST * c to lose at the end. A
         # noisy history draws a start towards nothing; what the tool declares is then nearer to the truth.
-        least_s = math.sqrt(2 * max(start_s, limits.start_s) * remaining_s / max(workers, 1))
+        least_s = math.sqrt(max(start_s, limits.start_s) * remaining_s / (LOST * max(workers, 1)))
         least_s = min(least_s, remaining_s / max(workers, 1))
         # Small files are predicted worst: no worker gets more than its share of them, whatever they are said to take.
         most = min(limits.files, max(1, math.ceil(len(weighed) / (FILE_SHARES * max(workers, 1)))))
