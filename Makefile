@@ -67,6 +67,7 @@ pool-overhead: $(STAMP) ## Measure what the pool costs against bare processes; F
 
 balance: $(STAMP) ## Measure what learnt plans and work stealing bring, on real runs (after `make demo` or `make corpus`)
 	$(BIN)/python -m benchmarks.balance plans $(DEMO)/sources/psutil-7.2.2
+	$(BIN)/python -m benchmarks.balance recorded --pairs 8
 	$(BIN)/python -m benchmarks.balance stealing
 
 simulate: $(STAMP) ## Simulate the planner on 1,000 workers and 1,000,000 units; prints the table, draws docs/simulation.svg

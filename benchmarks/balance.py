@@ -2,15 +2,18 @@
 What learning and stealing bring on this machine, each as a ratio of interleaved real runs.
 
     python -m benchmarks.balance plans PATH... [--pairs N] [--workers N]
+    python -m benchmarks.balance recorded [--pairs N]
     python -m benchmarks.balance stealing [--pairs N] [--workers N]
 
 `plans` scans PATH with every detector on a local Dask cluster, without the cache: once to learn, then in pairs with a
 plan that takes every byte of every detector for the same time and with the learned one; the ratio is learned over by
 size. Runs on a machine that others use differ by more than plans do, so both plans are also worked off, in the order of
 the executor, on one set of durations: those measured in the runs by size, which the learned optimizer never saw. It
-also prints what planning and learning cost of the processor time of the run. `stealing` runs skewed work (most
-units short, one in twenty forty times as long; units sleep, so that other programs disturb less) on two clusters, one
-with Dask's work stealing and one without.
+also prints what planning and learning cost of the processor time of the run. `recorded` works plans off on what real
+detectors took in the recorded run, for 2 to 16 workers: each pair draws files anew, which no history knows; the rival
+is told the sizes, and in a second comparison the tools' start-ups, too. `stealing` runs skewed work (most units short,
+one in twenty forty times as long; units sleep, so that other programs disturb less) on two clusters, one with Dask's
+work stealing and one without.
 """
 
 from __future__ import annotations
@@ -25,14 +28,25 @@ from typing import Any
 import psutil
 
 from benchmarks.intervals import mean, told
-from benchmarks.recorded_runs import Work, executed, recorded, work_of
-from benchmarks.simulation import Durations, Machines, durations_of, lower_bound_s, planned_by, simulated
+from benchmarks.recorded_runs import Work, executed, load, recorded, work_of
+from benchmarks.simulation import (
+    RUN,
+    Durations,
+    Machines,
+    durations_of,
+    learned_from,
+    lower_bound_s,
+    planned_by,
+    simulated,
+    work_at_scale,
+)
 from detectors.batch import BatchResult
 from detectors.model import Root
 from detectors.parallel_executor import Call, DaskBackend, ParallelExecutor
 from detectors.ports import open_cluster
 from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
 
+DRAWN_UNITS = 4_000
 UNITS, SHORT_S, LONG_S, LONG_EVERY = 200, 0.01, 0.4, 20
 
 
@@ -40,13 +54,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print one line a figure."""
     shape = argparse.RawTextHelpFormatter
     parser = argparse.ArgumentParser(prog="balance", description=__doc__, formatter_class=shape)
-    parser.add_argument("what", choices=("plans", "stealing"))
+    parser.add_argument("what", choices=("plans", "recorded", "stealing"))
     parser.add_argument("paths", nargs="*", type=Path, metavar="PATH")
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args(arguments)
     if options.what == "stealing":
         _stealing(options.pairs, options.workers)
+    elif options.what == "recorded":
+        _recorded(options.pairs)
     elif options.paths:
         _plans(options.paths, options.pairs, options.workers)
     else:
@@ -60,7 +76,7 @@ def _plans(paths: Sequence[Path], pairs: int, workers: int) -> None:
     learned = WorkloadOptimizer()
     for name, score in scores.items():
         learned.register_detector(name, complexity_score=score)
-    blind = [Work(one.stage, one.detectors, BatchLimits(one.limits.files), one.files) for one in work]
+    blind = [_blind(one) for one in work]
     with open_cluster("local", workers) as client:
         executor = ParallelExecutor(DaskBackend(client, workers, "local"))
         _run(learned, work, workers, roots, executor)
@@ -147,6 +163,28 @@ def _worked_off(plans: dict[str, list[Batch]], durations: Durations, work: Seque
         + f"; learned over by size {makespans_s['learned'] / makespans_s['by size']:.3f}; "
         f"no plan is under {bound_s:.2f} s"
     )
+
+
+def _recorded(pairs: int) -> None:
+    run = load(RUN)
+    durations = durations_of(run)
+    for workers in (2, 4, 8, 16):
+        machines = Machines(workers)
+        ratios: dict[str, list[float]] = {"by size": [], "by size, told the start-ups": []}
+        for seed in range(pairs):
+            work, drawn = work_at_scale(run, durations, DRAWN_UNITS, seed)
+            bound_s = lower_bound_s(work, drawn, machines)
+            mine_s = simulated(planned_by(learned_from(run), work, workers), drawn, machines, bound_s).makespan_s
+            for told_starts, rival in zip((False, True), ratios.values(), strict=True):
+                theirs = work if told_starts else [_blind(one) for one in work]
+                plan = planned_by(WorkloadOptimizer(), theirs, workers)
+                rival.append(mine_s / simulated(plan, drawn, machines, bound_s).makespan_s)
+        for name, values in ratios.items():
+            print(f"{workers} workers, {DRAWN_UNITS:,} units: learned over {name} {told(values)}", flush=True)
+
+
+def _blind(work: Work) -> Work:
+    return Work(work.stage, work.detectors, BatchLimits(work.limits.files), work.files)
 
 
 def _learn(optimizer: WorkloadOptimizer, done: Sequence[tuple[Batch, BatchResult]]) -> None:

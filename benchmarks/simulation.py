@@ -31,6 +31,7 @@ from detectors.model import Analysed, FileReport, SourceFile
 from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
 
 __all__ = [
+    "RUN",
     "Durations",
     "Machines",
     "Simulated",
