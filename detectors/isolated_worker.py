@@ -84,9 +84,18 @@ def main() -> int:
         peak = _peak_bytes() if longest_s > WORTH_A_LOOK_S else 0
         pipe.send_bytes(pickle.dumps((cpu_s, peak, read, written, last)))
         if last:
+            _await_the_end(pipe)
             return 0
         _forget_output()
     return 0
+
+
+def _await_the_end(pipe: Connection) -> None:
+    """Wait to be ended: the parent finds what executions left running only while we, who adopted it, are there."""
+    with contextlib.suppress(EOFError, OSError):
+        # One message may have been sent ahead; its units run in another process.
+        for _ in range(3):
+            pipe.recv_bytes()
 
 
 class _Unreadable:
