@@ -67,6 +67,7 @@ pool-overhead: $(STAMP) ## Measure what the pool costs against bare processes; F
 
 balance: $(STAMP) ## Measure what learnt plans and work stealing bring, on real runs (after `make demo` or `make corpus`)
 	$(BIN)/python -m benchmarks.balance plans $(DEMO)/sources/psutil-7.2.2
+	$(BIN)/python -m benchmarks.balance recorded --pairs 8
 	$(BIN)/python -m benchmarks.balance stealing
 
 monitor-cost: $(STAMP) ## Measure what the live compliance monitor costs the pool that it watches

@@ -1,25 +1,28 @@
 """
 What the pool itself costs: each figure a ratio of interleaved runs, with sample size and 95 % interval.
 
-    python -m benchmarks.pool_overhead [SOURCES] [--workers N] [--pairs N] [--full]
+    python -m benchmarks.pool_overhead [SOURCES] [--workers N] [--pairs N] [--kinds KIND...] [--full]
 
 The rival of each run is a warm `ProcessPoolExecutor` with the same workers, whose chunk size is swept and the best
 kept. A ratio of 1.01 is an overhead of 1 %. Work: processor-bound units calibrated to 1, 5, 20, 100 and 500 ms, and the
-rules of the Power of Ten over the files below SOURCES. Threads share the interpreter's lock, so against processes
-their ratio says what the lock costs, too. Kinds of isolation that this pool does not have are named and left out.
-Memory is measured in fresh processes: growth over the idle pool, and the whole. On a machine that others use, the
-ratios are good for what they are, since both sides of a pair suffer alike; seconds are not.
+rules of the Power of Ten over the files below SOURCES. Equal processes differ in speed by a per cent or two, so each
+pair has its own: both sides are started anew and warmed before it, and who goes first alternates. Threads share the
+interpreter's lock, so against processes their ratio says what the lock costs, too. The steady part is what lies between
+a fifth and four fifths of a run. Memory is measured in fresh processes: growth over the idle pool, and the whole. On a
+machine that others use, the ratios are good for what they are, since both sides of a pair suffer alike; seconds and
+shares of the processors are not. `--full` takes some 20 minutes on two processors.
 """
 
 from __future__ import annotations
 
 import argparse
-import inspect
+import contextlib
 import json
 import os
 import resource
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -31,12 +34,15 @@ import msgspec
 
 from benchmarks.intervals import mean, told
 from benchmarks.pool_work import calibrated, findings_in, nothing, spin
-from detectors.enterprise_detector_pool import EnterpriseDetectorPool
+from detectors.enterprise_detector_pool import EnterpriseDetectorPool, Isolation
 from detectors.errors import DetectorPoolError
 
 UNIT_MS = (1, 5, 20, 100, 500)
 CHUNKS = (1, 4, 16, 64, 256)
-ISOLATIONS = ("thread", "process", "dask")
+ISOLATIONS: tuple[Isolation, ...] = ("thread", "process", "dask")
+DOORS = ("execute_parallel", "execute_adaptive")
+SAMPLE_S, SAMPLES = 0.25, 10_000
+"""Seldom, since the driver is looked at, too."""
 MEMORY_COUNTS = (1_000, 10_000, 100_000, 1_000_000)
 LARGEST_BYTES = 200_000
 """Larger files would decide alone."""
@@ -47,9 +53,10 @@ class Plan(msgspec.Struct, frozen=True):
     """How much is measured."""
 
     workers: int
-    pairs: int
-    seconds: float
-    """Of work on each side of a pair, shared by the workers."""
+    pairs: dict[str, int]
+    """By kind of isolation."""
+    seconds: dict[str, float]
+    """Of work on each side of a pair, on every worker."""
     files: int
     no_ops: int
     counts: tuple[int, ...]
@@ -59,7 +66,7 @@ class Load(msgspec.Struct, frozen=True):
     """What one figure is measured on."""
 
     title: str
-    isolation: str
+    isolation: Isolation
     function: Callable[..., Any]
     calls: list[tuple[Any, ...]]
 
@@ -69,6 +76,8 @@ class Measured(msgspec.Struct, frozen=True):
 
     seconds: float
     busy: float
+    steady: float
+    """The same between a fifth and four fifths of the run; of the whole where that is too short to see."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -78,56 +87,54 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("sources", nargs="?", type=Path, help="a tree of C and Python")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--pairs", type=int)
+    parser.add_argument("--kinds", nargs="+", choices=ISOLATIONS, default=ISOLATIONS)
     parser.add_argument("--full", action="store_true", help="longer work, more pairs, up to 1,000,000 executions")
     parser.add_argument("--memory", nargs=2, metavar=("DOOR", "COUNT"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.memory:
         print(json.dumps(_memory(options.memory[0], int(options.memory[1]), options.workers)))
         return 0
-    pairs = options.pairs or (15 if options.full else 4)
-    plan = (
-        Plan(options.workers, pairs, 4.0, 400, 100_000, MEMORY_COUNTS)
-        if options.full
-        else Plan(options.workers, pairs, 1.0, 100, 5_000, MEMORY_COUNTS[:2])
-    )
+    plan = _plan(options.workers, options.full, options.pairs)
     print(f"{plan.workers} workers, load average {os.getloadavg()[0]:.1f} at the start")
-    kinds = [kind for kind in ISOLATIONS if kind == "thread" or "isolation" in _keywords()]
-    for kind in ISOLATIONS:
-        if kind not in kinds:
-            print(f"left out: this pool registers no detector with isolation={kind!r}")
-    with ProcessPoolExecutor(plan.workers) as bare:
-        list(bare.map(spin, [1_000] * 64))  # warm: every process is there
-        for kind in kinds:
-            try:
-                _overheads(kind, plan, bare, options.sources)
-                _no_ops(kind, plan)
-            except DetectorPoolError as problem:
-                print(f"left out: isolation={kind!r}: {problem}")
-        _at_once(kinds[-1] if len(kinds) == 1 else "process", plan, bare)
+    for kind in options.kinds:
+        try:
+            _overheads(kind, plan, options.sources)
+            _no_ops(kind, plan)
+        except DetectorPoolError as problem:
+            print(f"left out: isolation={kind!r}: {problem}")
+    _at_once("process", plan)
     for door in ("stream", "list"):
         _memories(door, plan)
+    print(f"load average {os.getloadavg()[0]:.1f} at the end")
     return 0
 
 
-def _keywords() -> frozenset[str]:
-    return frozenset(inspect.signature(EnterpriseDetectorPool.register_detector).parameters)
+def _plan(workers: int, full: bool, pairs: int | None) -> Plan:
+    many = {"thread": 2, "process": 8, "dask": 4} if full else {"thread": 2, "process": 4, "dask": 3}
+    if pairs is not None:
+        many = dict.fromkeys(ISOLATIONS, pairs)
+    if full:
+        return Plan(workers, many, {"thread": 1.0, "process": 1.5, "dask": 2.5}, 200, 100_000, MEMORY_COUNTS)
+    return Plan(workers, many, dict.fromkeys(ISOLATIONS, 1.0), 100, 5_000, MEMORY_COUNTS[:2])
 
 
-def _register(pool: EnterpriseDetectorPool, name: str, function: Callable[..., Any], kind: str) -> None:
-    extra: dict[str, Any] = {"isolation": kind} if "isolation" in _keywords() else {}
-    pool.register_detector(name, function, **extra)
+@contextlib.contextmanager
+def _bare(workers: int) -> Iterator[ProcessPoolExecutor]:
+    with ProcessPoolExecutor(workers) as bare:
+        list(bare.map(spin, [1_000] * 32 * workers))  # warm: every process is there
+        yield bare
 
 
-def _overheads(kind: str, plan: Plan, bare: ProcessPoolExecutor, sources: Path | None) -> None:
+def _overheads(kind: Isolation, plan: Plan, sources: Path | None) -> None:
     for milliseconds in UNIT_MS:
         rounds = calibrated(milliseconds / 1_000)
-        count = max(2 * plan.workers, round(plan.seconds * plan.workers * 1_000 / milliseconds))
-        _compare(Load(f"{kind}, {milliseconds} ms units", kind, spin, [(rounds,)] * count), plan, bare)
+        count = max(2 * plan.workers, round(plan.seconds[kind] * plan.workers * 1_000 / milliseconds))
+        _compare(Load(f"{kind}, {milliseconds} ms units", kind, spin, [(rounds,)] * count), plan)
     if sources is None:
         print("left out: real detectors over real files (name a folder of sources)")
         return
     calls: list[tuple[Any, ...]] = list(_files(sources, plan.files))
-    _compare(Load(f"{kind}, rules over {len(calls)} files", kind, findings_in, calls), plan, bare)
+    _compare(Load(f"{kind}, rules over {len(calls)} files", kind, findings_in, calls), plan)
 
 
 def _files(sources: Path, most: int) -> Iterator[tuple[str, str]]:
@@ -141,64 +148,79 @@ def _files(sources: Path, most: int) -> Iterator[tuple[str, str]]:
         yield str(path), languages[path.suffix]
 
 
-def _compare(load: Load, plan: Plan, bare: ProcessPoolExecutor) -> None:
+def _compare(load: Load, plan: Plan) -> None:
     """Print the ratio of each door of the pool to the best bare run."""
     columns = list(zip(*load.calls, strict=True))
+    configs: list[Config] = [("unit", call, {}) for call in load.calls]
 
-    def rival(chunk: int) -> Measured:
+    def rival(bare: ProcessPoolExecutor, chunk: int) -> Measured:
         return _timed(lambda: list(bare.map(load.function, *columns, chunksize=chunk)), plan.workers)
 
-    tried = {chunk: rival(chunk).seconds for chunk in CHUNKS}
+    with _bare(plan.workers) as bare:
+        rival(bare, 1)  # a real detector loads its rules with the first call
+        tried = {chunk: rival(bare, chunk).seconds for chunk in CHUNKS if chunk < len(load.calls) or chunk == 1}
     best = min(tried, key=lambda chunk: tried[chunk])
-    with EnterpriseDetectorPool(max_workers=plan.workers) as pool:
-        _register(pool, "unit", load.function, load.isolation)
-        configs: list[Config] = [("unit", call, {}) for call in load.calls]
-        for door in ("execute_parallel", "execute_adaptive"):
-            execute: Callable[..., Any] = getattr(pool, door)
-            _checked(execute(configs))
-            ratios, busy = [], []
-            for _ in range(plan.pairs):
-                other = rival(best)
-                mine = _timed(partial(_run_checked, execute, configs), plan.workers)
-                ratios.append(mine.seconds / other.seconds)
-                busy.append(mine.busy)
-            print(
-                f"{load.title}: {door} over bare (chunks of {best}) {told(ratios)}; {len(load.calls)} units, "
-                f"processors busy {mean(busy):.0%}",
-                flush=True,
-            )
+    ratios: dict[str, list[float]] = {door: [] for door in DOORS}
+    measured: dict[str, list[Measured]] = {door: [] for door in DOORS}
+    for number in range(plan.pairs[load.isolation]):
+        with _bare(plan.workers) as bare, EnterpriseDetectorPool(max_workers=plan.workers) as pool:
+            pool.register_detector("unit", load.function, isolation=load.isolation)
+            rival(bare, best)
+            _checked(pool.execute_parallel(configs))
+            for door in DOORS:
+                execute: Callable[..., Any] = getattr(pool, door)
+                runs = [
+                    partial(rival, bare, best),
+                    partial(_timed, partial(_run_checked, execute, configs), plan.workers),
+                ]
+                seen = [run() for run in (runs if number % 2 else reversed(runs))]
+                other, mine = seen if number % 2 else reversed(seen)
+                ratios[door].append(mine.seconds / other.seconds)
+                measured[door].append(mine)
+    for door in DOORS:
+        print(
+            f"{load.title}: {door} over bare (chunks of {best}) {told(ratios[door])}; {len(load.calls)} units, "
+            f"processors busy {mean([one.busy for one in measured[door]]):.0%}, "
+            f"{mean([one.steady for one in measured[door]]):.1%} in the steady part",
+            flush=True,
+        )
 
 
-def _no_ops(kind: str, plan: Plan) -> None:
+def _no_ops(kind: Isolation, plan: Plan) -> None:
     with EnterpriseDetectorPool(max_workers=plan.workers) as pool:
-        _register(pool, "nothing", nothing, kind)
+        pool.register_detector("nothing", nothing, isolation=kind)
         configs: list[Config] = [("nothing", (number,), {}) for number in range(plan.no_ops)]
+        _checked(pool.execute_parallel(configs))
         rates = [plan.no_ops / _timed(lambda: _checked(pool.execute_parallel(configs)), 1).seconds for _ in range(3)]
     print(
         f"{kind}: {mean(rates):,.0f} no-op executions a second (3 runs of {plan.no_ops:,}, {min(rates):,.0f} at least)"
     )
 
 
-def _at_once(kind: str, plan: Plan, bare: ProcessPoolExecutor) -> None:
+def _at_once(kind: Isolation, plan: Plan) -> None:
     rounds = calibrated(0.005)
-    count = round(plan.seconds * plan.workers * 200)
+    work = [rounds] * round(plan.seconds[kind] * plan.workers * 200)
+    with _bare(plan.workers) as bare:
+        tried = {chunk: _timed(lambda: list(bare.map(spin, work, chunksize=chunk)), 1).seconds for chunk in CHUNKS}  # noqa: B023  # called at once
+    best = min(tried, key=lambda chunk: tried[chunk])
     for detectors in (1, 8, 32):
-        ratios = _ratios_of(kind, detectors, [rounds] * count, plan, bare)
-        print(f"{kind}, {detectors} detectors at once, 5 ms units: over bare {told(ratios)}; {count} units", flush=True)
+        ratios = [_ratio_of(kind, detectors, work, best, plan.workers) for _ in range(plan.pairs[kind])]
+        print(
+            f"{kind}, {detectors} detectors at once, 5 ms units: execute_parallel over bare (chunks of {best}) "
+            f"{told(ratios)}; {len(work)} units",
+            flush=True,
+        )
 
 
-def _ratios_of(kind: str, detectors: int, rounds: list[int], plan: Plan, bare: ProcessPoolExecutor) -> list[float]:
-    with EnterpriseDetectorPool(max_workers=plan.workers) as pool:
+def _ratio_of(kind: Isolation, detectors: int, work: list[int], chunk: int, workers: int) -> float:
+    with _bare(workers) as bare, EnterpriseDetectorPool(max_workers=workers) as pool:
         for number in range(detectors):
-            _register(pool, f"unit-{number}", spin, kind)
-        configs: list[Config] = [(f"unit-{place % detectors}", (one,), {}) for place, one in enumerate(rounds)]
+            pool.register_detector(f"unit-{number}", spin, isolation=kind)
+        configs: list[Config] = [(f"unit-{place % detectors}", (one,), {}) for place, one in enumerate(work)]
         _checked(pool.execute_parallel(configs))
-        ratios = []
-        for _ in range(plan.pairs):
-            rival = _timed(lambda: list(bare.map(spin, rounds, chunksize=16)), plan.workers)
-            mine = _timed(lambda: _checked(pool.execute_parallel(configs)), plan.workers)
-            ratios.append(mine.seconds / rival.seconds)
-    return ratios
+        rival = _timed(lambda: list(bare.map(spin, work, chunksize=chunk)), workers)
+        mine = _timed(lambda: _checked(pool.execute_parallel(configs)), workers)
+    return mine.seconds / rival.seconds
 
 
 def _checked(results: Sequence[Any]) -> None:
@@ -212,23 +234,49 @@ def _run_checked(door: Callable[..., Sequence[Any]], configs: Sequence[Any]) -> 
 
 
 def _timed(run: Callable[[], Any], workers: int) -> Measured:
-    processor_s, clock = _processor_s(), time.perf_counter()
+    samples: list[tuple[float, float]] = []
+    over = threading.Event()
+    # Looked for once: that takes longer than to read what they have used.
+    processes = _processes()
+
+    def sample() -> None:
+        for _ in range(SAMPLES):
+            samples.append((time.perf_counter(), _processor_s(processes)))
+            if over.wait(SAMPLE_S):
+                return
+
+    sampler = threading.Thread(target=sample)
+    processor_s, clock = _processor_s(processes), time.perf_counter()
+    sampler.start()
     run()
     seconds = time.perf_counter() - clock
-    return Measured(seconds, (_processor_s() - processor_s) / (seconds * workers))
+    spent_s = _processor_s(_processes()) - processor_s
+    over.set()
+    sampler.join()
+    steady = [one for one in samples if 0.2 * seconds <= one[0] - clock <= 0.8 * seconds]
+    busy = spent_s / (seconds * workers)
+    if len(steady) < 2:
+        return Measured(seconds, busy, busy)
+    (first, before_s), (last, after_s) = steady[0], steady[-1]
+    return Measured(seconds, busy, (after_s - before_s) / ((last - first) * workers))
 
 
-def _processor_s() -> float:
+def _processes() -> list[Any]:
     import psutil
 
     me = psutil.Process()
-    times = [me.cpu_times()]
-    for child in me.children(recursive=True):
-        try:
-            times.append(child.cpu_times())
-        except psutil.NoSuchProcess:
-            continue
-    return float(sum(one.user + one.system for one in times))
+    return [me, *me.children(recursive=True)]
+
+
+def _processor_s(processes: Sequence[Any]) -> float:
+    import psutil
+
+    used_s = 0.0
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            used_s += times.user + times.system
+    return used_s
 
 
 def _memories(door: str, plan: Plan) -> None:
@@ -249,7 +297,7 @@ def _memories(door: str, plan: Plan) -> None:
 def _memory(door: str, count: int, workers: int) -> dict[str, float]:
     """Run `count` no-ops in this process and return its peak; called in a process of its own."""
     with EnterpriseDetectorPool(max_workers=workers) as pool:
-        _register(pool, "nothing", nothing, "thread")
+        pool.register_detector("nothing", nothing)
         _checked(pool.execute_parallel([("nothing", (0,), {})] * 100))
         idle_mb = _peak_mb()
         clock = time.perf_counter()

@@ -29,7 +29,7 @@ from detectors.ports import open_cluster
 from detectors.scan import Scan, ScanOptions
 from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
 
-__all__ = ["RecordedBatch", "RecordedFile", "RecordedRun", "Work", "executed", "load", "work_of"]
+__all__ = ["RecordedBatch", "RecordedFile", "RecordedRun", "Work", "executed", "load", "recorded", "work_of"]
 
 ROUNDED = 5
 """Decimals of a second that are kept: shorter than any batch by orders, and the file stays small."""
@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         executor = ParallelExecutor(DaskBackend(client, options.workers, "local"))
         started = time.time()
         done, makespan_s = executed(batches, roots, executor)
-    run = _recorded(
+    run = recorded(
         options.name, work=work, roots=roots, done=done, started=started, makespan_s=makespan_s,
         workers=options.workers, scores=scores,
     )  # fmt: skip
@@ -162,7 +162,7 @@ def _cut(batches: Sequence[Batch]) -> list[Batch]:
     return parts
 
 
-def _recorded(
+def recorded(
     name: str,
     *,
     work: Sequence[Work],
@@ -173,6 +173,7 @@ def _recorded(
     workers: int,
     scores: dict[str, float],
 ) -> RecordedRun:
+    """Return finished batches as they are kept; files are numbered in the order of their paths."""
     known = {file.path: file for one in work for file in one.files}
     places = {path: place for place, path in enumerate(sorted(known))}
     workers_seen = {result.worker: 0 for _, result in done}

@@ -31,12 +31,15 @@ from detectors.model import Analysed, FileReport, SourceFile
 from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
 
 __all__ = [
+    "RUN",
     "Durations",
     "Machines",
     "Simulated",
     "durations_of",
     "learned_from",
+    "lower_bound_s",
     "matched",
+    "planned_by",
     "simulated",
     "work_at_scale",
 ]

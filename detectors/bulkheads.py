@@ -1,14 +1,17 @@
 """
 Threads that share detectors' work so that none of it can take all of them: compartments, chunks, stealing.
 
-Each detector has a compartment. A free thread takes a chunk from the compartment that is furthest behind (stride
-scheduling: a detector of priority 10 gets ten times the chunks of one of priority 1, and none starves). A chunk is as
-long as the detector's executions are short, so that hand-over costs little, and a thread that finds nothing takes half
-of what another has before it. When every thread is busy, one more serves detectors of which nothing runs: a slow
-detector holds up itself, not the others.
+Each detector has a compartment, a class of `fair_queue` with its priority as weight: a detector of priority 10 gets ten
+times the seconds of one of priority 1, and none waits longer than that module proves. A chunk is as long as the
+detector's executions are short, so that hand-over costs little, and a thread that finds nothing takes half of what
+another has before it. When every thread is busy, one more serves detectors of which nothing runs: a slow detector holds
+up itself, not the others.
 
-Sources: Waldspurger and Weihl, "Stride Scheduling", MIT/LCS/TM-528, 1995; Blumofe and Leiserson, "Scheduling
-Multithreaded Computations by Work Stealing", Journal of the ACM 46(5), 1999; bulkhead: Nygard, "Release It!", 2007.
+A detector in processes of its own is not begun on one more of them than are warm for work that would be over before
+another one had started.
+
+Sources: Blumofe and Leiserson, "Scheduling Multithreaded Computations by Work Stealing", Journal of the ACM 46(5),
+1999; bulkhead: Nygard, "Release It!", 2007.
 """
 
 from __future__ import annotations
@@ -21,10 +24,12 @@ from concurrent.futures import Future
 from typing import Any
 
 from detectors.errors import DetectorPoolError
+from detectors.fair_queue import FairQueue
 
 __all__ = ["Bulkheads", "Chunk", "Compartment", "Job", "ReadyQueue"]
 
-STRIDE = 1_000_000
+START_S = 0.2
+"""What one more process costs: a start took 0.14 to 0.23 s where it was measured."""
 STEAL_LOOK_S = 0.02
 """How often a thread without work looks at what others have before them."""
 SMOOTHING = 0.3
@@ -38,12 +43,12 @@ class Job:
         units: Number of executions.
         limit: At most so many chunks at once; `None` for no limit of its own.
         context: What the one who runs the chunks wants to know.
-        chunk_s: How long its chunks should run; `None` for the queue's own length.
+        chunk_s: How long its chunks should run where that is longer than the queue's own length.
     """
 
     __slots__ = ("chunk_s", "context", "done", "left", "limit", "results", "running")
 
-    def __init__(self, units: int, limit: int | None, context: Any, chunk_s: float | None = None) -> None:
+    def __init__(self, units: int, limit: int | None, context: Any, chunk_s: float = 0.0) -> None:
         self.results: list[Any] = [None] * units
         self.left, self.limit, self.context, self.chunk_s = units, limit, context, chunk_s
         self.running = 0
@@ -55,11 +60,13 @@ class Job:
 class Compartment:
     """One detector's waiting work, and what is known of its length."""
 
-    __slots__ = ("limit", "mean_s", "name", "passed", "priority", "running", "waiting")
+    __slots__ = ("held", "limit", "mean_s", "name", "running", "waiting")
 
-    def __init__(self, name: str, priority: int, limit: int | None) -> None:
-        self.name, self.priority, self.limit = name, max(priority, 1), limit
-        self.running, self.passed = 0, 0.0
+    def __init__(self, name: str, limit: int | None) -> None:
+        self.name, self.limit = name, limit
+        self.running = 0
+        self.held = False
+        """Whether its work waited when last looked at, and could not go."""
         self.mean_s: float | None = None
         self.waiting: collections.deque[tuple[int, Job, collections.deque[int]]] = collections.deque()
 
@@ -87,13 +94,21 @@ class ReadyQueue:
     Args:
         chunk_s: How long a chunk should run.
         chunk_units: Units in a chunk, at most.
+        least_s: Shorter chunks are not cut while there is more to do: handing them over costs more than balance wins.
+        warm: How many chunks of a detector can run without a start of `START_S`; `None` where it makes no difference.
     """
 
-    def __init__(self, chunk_s: float, chunk_units: int) -> None:
-        self._chunk_s, self._chunk_units = chunk_s, chunk_units
+    def __init__(
+        self,
+        chunk_s: float,
+        chunk_units: int,
+        least_s: float = 0.0,
+        warm: Callable[[str], int | None] | None = None,
+    ) -> None:
+        self._chunk_s, self._chunk_units, self._least_s, self._warm = chunk_s, chunk_units, least_s, warm
         self.compartments: dict[str, Compartment] = {}
         self.active: dict[Chunk, None] = {}
-        self._passed = 0.0
+        self.shares: FairQueue[str] = FairQueue()
         self._added = 0
         self.waiting_units = 0
 
@@ -101,17 +116,17 @@ class ReadyQueue:
         """Return a detector's compartment, made or changed to these numbers."""
         found = self.compartments.get(name)
         if found is None:
-            found = self.compartments[name] = Compartment(name, priority, limit)
-        found.priority, found.limit = max(priority, 1), limit
+            found = self.compartments[name] = Compartment(name, limit)
+        found.limit = limit
+        self.shares.weigh(name, max(priority, 1))
         return found
 
     def add(self, job: Job, compartment: Compartment, units: Iterable[int]) -> None:
         """Append units of a job."""
         waiting = collections.deque(units)
         self.waiting_units += len(waiting)
-        if not compartment.waiting and not compartment.running:
-            # Who was idle has saved up no claim, and owes none.
-            compartment.passed = max(compartment.passed, self._passed)
+        if not compartment.waiting:
+            self.shares.arrive(compartment.name)
         self._added += 1
         compartment.waiting.append((self._added, job, waiting))
 
@@ -128,24 +143,30 @@ class ReadyQueue:
         for compartment in self.compartments.values():
             if not compartment.waiting or (idle_only and compartment.running):
                 continue
-            if compartment.limit is not None and compartment.running >= compartment.limit:
-                continue
-            place = _first_open(compartment)
+            place = _first_open(compartment) if self._may_begin(compartment, _units(compartment)) else None
             if place is None:
+                compartment.held = True
                 continue
+            if compartment.held:
+                compartment.held = False
+                self.shares.arrive(compartment.name)
             # Equally far behind: in the order in which they were asked for.
-            rank = (compartment.passed, compartment.waiting[place][0])
+            rank = (self.shares.tag(compartment.name), compartment.waiting[place][0])
             if best is None or rank < best[0]:
                 best = rank, compartment, place
-        return None if best is None else self._cut(best[1], best[2], threads, stealable(best[1].name))
+        if best is None:
+            return None
+        chunk = self._cut(best[1], best[2], threads, stealable(best[1].name))
+        length_s = chunk.size * best[1].mean_s if best[1].mean_s else self._length_s(chunk.job)
+        self.shares.hand_out(best[1].name, length_s, in_turn=not idle_only)
+        return chunk
 
     def steal(self) -> Chunk | None:
         """Return half of the longest running chunk's remainder, or `None` where nothing is worth it."""
         victim = max((chunk for chunk in self.active if chunk.stealable), key=lambda c: len(c.units), default=None)
         if victim is None or not victim.units or not _open(victim.job):
             return None
-        limit = victim.compartment.limit
-        if limit is not None and victim.compartment.running >= limit:
+        if not self._may_begin(victim.compartment, len(victim.units)):
             return None
         stolen: collections.deque[int] = collections.deque()
         for _ in range((len(victim.units) + 1) // 2):
@@ -185,16 +206,31 @@ class ReadyQueue:
     def _cut(self, compartment: Compartment, place: int, threads: int, stealable: bool) -> Chunk:
         _, job, waiting = compartment.waiting[place]
         mean_s = compartment.mean_s
-        chunk_s = self._chunk_s if job.chunk_s is None else job.chunk_s
-        size = 1 if mean_s is None else int(chunk_s / max(mean_s, 1e-9))
-        size = max(1, min(size, self._chunk_units, -(-len(waiting) // (2 * threads))))
+        shared = -(-len(waiting) // (2 * threads))
+        size = 1
+        if mean_s is not None:
+            shared = max(shared, int(self._least_s / max(mean_s, 1e-9)))
+            size = int(self._length_s(job) / max(mean_s, 1e-9))
+        size = max(1, min(size, self._chunk_units, shared, len(waiting)))
         units = [waiting.popleft() for _ in range(size)]
         if not waiting:
             del compartment.waiting[place]
         self.waiting_units -= size
-        self._passed = compartment.passed
-        compartment.passed += STRIDE / compartment.priority * (size * mean_s if mean_s else chunk_s)
         return self._begun(Chunk(job, compartment, units, stealable))
+
+    def _length_s(self, job: Job) -> float:
+        return max(self._chunk_s, job.chunk_s)
+
+    def _may_begin(self, compartment: Compartment, units: int) -> bool:
+        """Tell whether one more chunk of a detector may run, of `units` that are left to share."""
+        if compartment.limit is not None and compartment.running >= compartment.limit:
+            return False
+        warm = self._warm(compartment.name) if self._warm is not None and compartment.running else None
+        if warm is None or compartment.mean_s is None or compartment.running < warm:
+            return True
+        # Those that run need so long for what is left; with one more they would need START_S and their share.
+        running = compartment.running
+        return units * compartment.mean_s / (running * (running + 1)) > START_S
 
     def _begun(self, chunk: Chunk) -> Chunk:
         chunk.job.running += 1
@@ -216,6 +252,9 @@ class Bulkheads:
         lock: Shared with others through which the same jobs go.
         chunk_s: How long a chunk should run.
         chunk_units: Units in a chunk, at most.
+        least_s: See `ReadyQueue`.
+        ahead: Threads for each place where work is done: those beyond the first keep its next chunks ready.
+        warm: See `ReadyQueue`; called under the lock.
     """
 
     def __init__(  # noqa: PLR0917 - made in one place, from what the pool is made of
@@ -227,12 +266,16 @@ class Bulkheads:
         name: str,
         lock: threading.Lock,
         *,
-        chunk_s: float = 0.005,
-        chunk_units: int = 512,
+        chunk_s: float = 0.05,
+        chunk_units: int = 1024,
+        least_s: float = 0.001,
+        ahead: int = 1,
+        warm: Callable[[str], int | None] | None = None,
     ) -> None:
         self.threads, self.active_threads = threads, threads
         self._run, self._failed, self._stealable, self._name = run, failed, stealable, name
-        self.queue = ReadyQueue(chunk_s, chunk_units)
+        self.queue = ReadyQueue(chunk_s, chunk_units, least_s, warm)
+        self._ahead = ahead
         self._lock = lock
         # Three, so that a word for a thread that can work never wakes one that cannot.
         self._work, self._all_busy = threading.Condition(lock), threading.Condition(lock)
@@ -364,11 +407,12 @@ class Bulkheads:
             if spare:
                 wake = self._all_busy
                 if self._busy >= self.active_threads:
-                    chunk = self.queue.take(self.threads, self._stealable, idle_only=True)
+                    chunk = self.queue.take(self.threads // self._ahead, self._stealable, idle_only=True)
             elif number >= self.active_threads:
                 wake = self._parked
             else:
-                chunk = self.queue.take(self.active_threads, self._stealable) or self.queue.steal()
+                sharers = max(self.active_threads // self._ahead, 1)
+                chunk = self.queue.take(sharers, self._stealable) or self.queue.steal()
                 limit_s = STEAL_LOOK_S if self.queue.active else None
             if chunk is not None:
                 self._hand_on(spare)
@@ -410,3 +454,7 @@ def _open(job: Job) -> bool:
 
 def _first_open(compartment: Compartment) -> int | None:
     return next((place for place, (_, job, _units) in enumerate(compartment.waiting) if _open(job)), None)
+
+
+def _units(compartment: Compartment) -> int:
+    return sum(len(units) for _, _, units in compartment.waiting)

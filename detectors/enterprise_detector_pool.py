@@ -55,7 +55,13 @@ STREAM_BLOCK_UNITS = 1024
 STREAM_BLOCK_S = 0.1
 CLOSE_S = 10.0
 """How long closing waits for executions in threads, which cannot be ended."""
-CHUNK_S = (0.001, 0.1)
+AHEAD = 2
+"""Tasks for each Dask worker: one runs, one is there when it ends."""
+LONGEST_CHUNK_S = 1.0
+HAND_OVER_S = 3e-4
+"""What a chunk is taken to cost beside its detector before it was measured."""
+IDLE_PROCESSES = 64
+"""Warm processes that may wait for their detectors: fewer than there are detectors would be started again and again."""
 
 
 class EnterpriseDetectorPool:
@@ -116,14 +122,14 @@ class EnterpriseDetectorPool:
             "cache_folder": cache_folder, "cluster": cluster, "access_policy": self._policy, "audit_sink": self._sink,
             "cgroup_root": cgroup_root,
         }  # fmt: skip
-        self._optimizer = WorkloadOptimizer()
+        self._optimizer = WorkloadOptimizer(workers=self._workers)
         self._metrics = MetricsBook()
         self._stack = contextlib.ExitStack()
         if self._sink is not None and audit_sink is None and hasattr(self._sink, "close"):
             self._stack.callback(self._sink.close)
         store = self._stack.enter_context(ResultCache(cache_folder)) if cache_folder is not None else None
         self._memo = Memo(cache_size, cache_ttl, cache_bytes, store=store, memory=lambda: read_memory(cgroup_root))
-        self._shelf = ProcessShelf(max(2 * self._workers, 8), self._process_ended)
+        self._shelf = ProcessShelf(max(2 * self._workers, IDLE_PROCESSES), self._process_ended)
         self._remote = RemoteUnits(cluster, self._workers)
         self._profiles = DetectorProfiles() if enable_profiling else None
         self._stop = threading.Event()
@@ -139,10 +145,14 @@ class EnterpriseDetectorPool:
             profiles=self._profiles,
         )
         jobs = threading.Lock()
-        self._here = Bulkheads(self._workers, self._runner.run, _failed, self._stealable, "detector", jobs)
-        self._there = Bulkheads(
-            2 * self._workers, self._runner.run, _failed, lambda _: False, "dask", jobs, chunk_s=0.1, chunk_units=2_000
+        self._here = Bulkheads(
+            self._workers, self._runner.run, _failed, self._stealable, "detector", jobs, warm=self._warm
         )
+        # A task costs some milliseconds of processor time on either side, and a worker must find its next one there.
+        self._there = Bulkheads(
+            AHEAD * self._workers, self._runner.run, _failed, lambda _: False, "dask", jobs, chunk_s=0.5,
+            chunk_units=2_000, least_s=0.05, ahead=AHEAD,
+        )  # fmt: skip
         self._own_load = _OwnLoad()
 
     def __enter__(self) -> Self:
@@ -497,37 +507,38 @@ class EnterpriseDetectorPool:
         self,
         configs: Sequence[DetectorConfig],
         limit: int | None,
-        order: Callable[[str], int] | None = None,
-        chunk_s: float | None = None,
+        order: Sequence[int] | None = None,
+        chunk_s: float = 0.0,
     ) -> Job:
-        """Hand executions to the threads; the job's `done` gives the results."""
+        """Hand executions to the threads, in the order of these places; the job's `done` gives the results."""
         if self._stop.is_set():
             raise DetectorPoolError("the pool is closed; use it inside its `with` block")
         if limit is not None and limit < 1:
             raise UsageError(f"max_concurrent must be at least 1, not {limit}")
         places: dict[str, list[int]] = {}
         try:
-            for index, (name, _args, _kwargs) in enumerate(configs):
+            for index in range(len(configs)) if order is None else order:
+                name, _args, _kwargs = configs[index]
                 if name in places:
                     places[name].append(index)
                 else:
                     places[name] = [index]
         except (TypeError, ValueError) as problem:
-            raise UsageError(f"an execution is (name, args, kwargs): {problem}") from problem
+            raise _malformed(problem) from problem
         with self._lock:
             known = {name: self._known[name] for name in places if name in self._known}
         job = self._audited(Job(len(configs), limit, Asked(configs, known), chunk_s), configs)
         here: list[tuple[str, int, int | None, Sequence[int]]] = []
         there: list[tuple[str, int, int | None, Sequence[int]]] = []
-        for name in sorted(places, key=order) if order is not None else places:
+        for name, indexes in places.items():
             refusal = self._refusal(name, known.get(name))
             if refusal is not None:
-                job.left -= len(places[name])
-                for index in places[name]:
+                job.left -= len(indexes)
+                for index in indexes:
                     job.results[index] = DetectorResult(name, error=refusal, attempts=0)
                 continue
             made = known[name].registration
-            share = (name, made.priority, made.max_concurrent, places[name])
+            share = (name, made.priority, made.max_concurrent, indexes)
             (there if made.isolation == "dask" else here).append(share)
         self._record("executions-asked", executions=len(configs), detectors=sorted(known))
         if job.left == 0:
@@ -539,19 +550,22 @@ class EnterpriseDetectorPool:
         return job
 
     def _begin_adaptive(self, configs: Sequence[DetectorConfig], target_overhead: float) -> Job:
-        import psutil
-
         if not 0 < target_overhead < 1:
             raise UsageError(f"target_overhead is a share above 0 and below 1, not {target_overhead}")
-        names = [str(config[0]) for config in configs]
-        allocation = self._optimizer.optimize_allocation(names, psutil.cpu_percent(interval=None) / 100)
-        rank = {name: place for place, name in reversed(list(enumerate(allocation.order)))}
+        try:
+            names = [str(name) for name, _args, _kwargs in configs]
+        except (TypeError, ValueError) as problem:
+            raise _malformed(problem) from problem
+        # Others' load shows as slow-down, which the optimizer's controller is told. A reading of this moment would hold
+        # our own work against us; over longer, `optimize_performance` takes it into account.
+        allocation = self._optimizer.optimize_allocation(names, 0.0)
         busy_s, chunks = self._here.busy_s, self._here.chunks
         # What a chunk costs beside its detectors, as measured here; a guess until there are some.
-        hand_over_s = max(0.0, busy_s - self._runner.inside_s) / chunks if chunks >= 10 else 5e-5
-        shortest, longest = CHUNK_S
-        chunk_s = min(max(hand_over_s / target_overhead, shortest), longest)
-        return self._begin(configs, allocation.concurrency, lambda name: rank.get(str(name), 0), chunk_s)
+        hand_over_s = max(0.0, busy_s - self._runner.inside_s) / chunks if chunks >= 10 else HAND_OVER_S
+        chunk_s = min(hand_over_s / target_overhead, LONGEST_CHUNK_S)
+        # All workers is what there is without a limit, too; on Dask more than that many are under way.
+        limit = allocation.concurrency if allocation.concurrency < min(self._workers, len(names)) else None
+        return self._begin(configs, limit, allocation.places, chunk_s)
 
     def _refusal(self, name: str, known: Known | None) -> DetectorPoolError | None:
         if known is None:
@@ -572,6 +586,13 @@ class EnterpriseDetectorPool:
     def _stealable(self, name: str) -> bool:
         known = self._known.get(name)
         return known is not None and not known.registration.cacheable
+
+    def _warm(self, name: str) -> int | None:
+        """Return how many processes of a detector are there; `None` where it needs none of its own."""
+        known = self._known.get(name)
+        if known is None or known.registration.isolation != "process":
+            return None
+        return self._shelf.count(known.registration)
 
     def _observe(self, name: str, executions: int, seconds: float) -> None:
         self._optimizer.observe(name, executions * CALL_BYTES, seconds)
@@ -650,6 +671,10 @@ def create_enterprise_pool(**config: Any) -> EnterpriseDetectorPool:
         return EnterpriseDetectorPool(**config)
     except TypeError as problem:
         raise UsageError(f"create_enterprise_pool: {problem}") from problem
+
+
+def _malformed(problem: Exception) -> UsageError:
+    return UsageError(f"an execution is (name, args, kwargs): {problem}")
 
 
 def _failed(job: Job, unit: int, error: BaseException) -> DetectorResult:

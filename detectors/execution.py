@@ -110,6 +110,15 @@ class _Pass:
                     name, error=CircuitOpen(name, wait_s), attempts=self.attempt - 1, seconds=spent_s
                 )
 
+    def units(self, indexes: Iterable[int]) -> Iterator[Unit]:
+        """Yield the units that the breaker lets through."""
+        breaker, configs, config = self.breaker, self.asked.configs, self.registration.config
+        for index in indexes:
+            if breaker is not None and not breaker.calm and not any(True for _ in self.admitted((index,))):
+                continue
+            _, args, kwargs = configs[index]
+            yield Unit(index, args, {**config, **kwargs} if config else kwargs)
+
     def take(self, index: int, outcome: Outcome) -> None:
         """Account for a unit that ran elsewhere."""
         tally = self.tally
@@ -118,7 +127,7 @@ class _Pass:
         tally.peak_bytes = max(tally.peak_bytes, outcome.peak_bytes)
         tally.read_bytes += outcome.read_bytes
         tally.written_bytes += outcome.written_bytes
-        if self.breaker is not None:
+        if self.breaker is not None and not (self.breaker.calm and outcome.error is None):
             self.breaker.record(outcome.error is not None)
         if outcome.error is not None:
             self.failures.append(_Failure(index, outcome.error, outcome.seconds, outcome.worker))
@@ -273,11 +282,11 @@ class Runner:
                 with self._profiles.watch(current.registration.name) if self._profiles else contextlib.nullcontext():
                     _run_here(current, indexes)
             case "process":
-                units = (current.unit(index) for index in current.admitted(indexes))
-                for unit, outcome in self._shelf.execute(current.registration, units):
-                    current.take(unit.index, outcome)
+                for outcomes in self._shelf.execute(current.registration, current.units(indexes)):
+                    for unit, outcome in outcomes:
+                        current.take(unit.index, outcome)
             case "dask":
-                sent = [current.unit(index) for index in current.admitted(indexes)]
+                sent = list(current.units(indexes))
                 for unit, outcome in self._remotely(current.registration, sent):
                     current.take(unit.index, outcome)
 

@@ -1,8 +1,8 @@
 """
-Which class of work goes next: start-time fair queueing, a pure state machine.
+Who goes next among classes of work: start-time fair queueing, a pure state machine of tags.
 
 Each class has a weight. Work of length `l` (predicted seconds) gets the start tag `S = max(v, F)` and moves its class's
-finish tag to `F = S + l / w`; the head with the lowest start tag goes next, and the virtual time `v` becomes that tag.
+finish tag to `F = S + l / w`; the class with the lowest start tag goes next, and the virtual time `v` becomes that tag.
 
 Bound. Let a class f have work waiting, from the moment t when that work became its head (it arrived at an idle class,
 or the one before it was handed out). Until it is handed out, every other class m is handed out work of at most
@@ -21,102 +21,103 @@ In time: on K workers that always take the next head when free, and while none i
 since each of the K workers has at most one piece in hand at t, and after it does only what is counted above. Lengths
 are predictions; where work takes at most `rho` times its prediction, the bound in real seconds is `rho` times this.
 
+Work that may not go yet (a limit of its class or of its caller) counts as not there: its class must `arrive` anew when
+it may, or it would be owed what it could not take. What an extra worker takes out of turn moves its class's tag and not
+the virtual time, so that nobody else waits longer for it.
+
 Source: Goyal, Vin and Cheng, "Start-time fair queueing", IEEE/ACM Transactions on Networking 5(5), 1997.
 """
 
 from __future__ import annotations
 
-import collections
-import heapq
-from collections.abc import Hashable, Iterator
+import math
+from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
 
 from detectors.errors import UsageError
 
 __all__ = ["FairQueue"]
 
-Item = TypeVar("Item")
+Name = TypeVar("Name", bound=Hashable)
 
 
-class _Class(Generic[Item]):
+class _Class:
+    __slots__ = ("last_s", "longest_s", "tag", "weight")
+
     def __init__(self, weight: float) -> None:
         self.weight = weight
-        self.finish = 0.0
-        self.waiting: collections.deque[tuple[Item, float]] = collections.deque()
-        self.last_s = self.longest_s = 0.0
+        self.tag = self.last_s = self.longest_s = 0.0
 
 
-class FairQueue(Generic[Item]):
-    """Work by class, handed out in proportion to the weights. Not thread-safe: its owner locks."""
+class FairQueue(Generic[Name]):
+    """
+    The tags of classes that share in proportion to their weights. Not thread-safe: its owner locks, and keeps the work.
+    """
 
     def __init__(self) -> None:
-        self._classes: dict[Hashable, _Class[Item]] = {}
-        self._heads: list[tuple[float, float, int, Hashable]] = []
+        self._classes: dict[Name, _Class] = {}
         self._virtual_time = 0.0
-        self._turn = 0
 
-    def __len__(self) -> int:
-        """Return how much is waiting."""
-        return sum(len(one.waiting) for one in self._classes.values())
-
-    def __iter__(self) -> Iterator[Item]:
-        """Hand out all that is waiting, in order."""
-        for _ in range(len(self)):
-            yield self.pop()
-
-    def add_class(self, name: Hashable, weight: float) -> None:
+    def weigh(self, name: Name, weight: float) -> None:
         """
-        Make a class known, or change its weight for work that is not yet a head.
+        Make a class known, or change its weight for work that is not yet handed out.
 
         Raises:
-            UsageError: A weight that is not above 0: the class would starve.
+            UsageError: A weight that is not above 0 (the class would starve), or not finite (all others would).
         """
-        if not weight > 0:
-            raise UsageError(f"the weight of class {name!r} must be above 0, not {weight}")
+        if not 0 < weight < math.inf:
+            raise UsageError(f"the weight of class {name!r} must be above 0 and finite, not {weight}")
         if name in self._classes:
             self._classes[name].weight = weight
         else:
             self._classes[name] = _Class(weight)
 
-    def push(self, name: Hashable, item: Item, length_s: float) -> None:
+    def arrive(self, name: Name) -> None:
+        """Tell that a known class, of which nothing waited, has work again: it saved up no claim, and owes none."""
+        mine = self._classes[name]
+        mine.tag = max(mine.tag, self._virtual_time)
+
+    def tag(self, name: Name) -> float:
+        """Return the start tag of a known class's head: the lowest goes next."""
+        return self._classes[name].tag
+
+    def next(self, names: Iterable[Name]) -> Name:
         """
-        Add work at the end of its class.
+        Return which of these classes, all with work waiting, goes next; among equal tags the heavier, then the first.
+
+        Raises:
+            ValueError: There is none.
+        """
+        return min(names, key=lambda name: (self._classes[name].tag, -self._classes[name].weight))
+
+    def hand_out(self, name: Name, length_s: float, *, in_turn: bool = True) -> None:
+        """
+        Account for work of a class that goes now.
 
         Args:
             name: A known class.
-            item: What is handed out.
             length_s: Predicted seconds, at least 0.
+            in_turn: Whether its tag was the lowest; otherwise a worker took it that would not have taken another's.
         """
         assert length_s >= 0, "work takes time"
         mine = self._classes[name]
-        mine.waiting.append((item, length_s))
-        mine.longest_s = max(mine.longest_s, length_s)
-        if len(mine.waiting) == 1:
-            self._tag(name, mine)
-
-    def pop(self) -> Item:
-        """
-        Hand out the next piece.
-
-        Raises:
-            IndexError: Nothing is waiting.
-        """
-        start, _, _, name = heapq.heappop(self._heads)
-        mine = self._classes[name]
-        item, length_s = mine.waiting.popleft()
-        self._virtual_time = start
-        mine.finish = start + length_s / mine.weight
+        if in_turn:
+            self._virtual_time = max(self._virtual_time, mine.tag)
+        mine.tag += length_s / mine.weight
         mine.last_s = length_s
-        if mine.waiting:
-            self._tag(name, mine)
-        return item
+        mine.longest_s = max(mine.longest_s, length_s)
 
-    def bound_s(self, name: Hashable, workers: int) -> float:
+    def bound_s(self, name: Name, workers: int) -> float:
         """
         Return the longest wait, from now, of the head of a class that just became it; see the module's proof.
 
-        Counts every class that has ever had work, since an idle one may come back.
+        Counts every class that was ever handed out work, since an idle one may come back.
+
+        Args:
+            name: A known class.
+            workers: That share the work, at least 1.
         """
+        assert workers >= 1, "somebody works"
         mine = self._classes[name]
         others = sum(
             other.weight / mine.weight * mine.last_s + other.longest_s
@@ -124,10 +125,4 @@ class FairQueue(Generic[Item]):
             if key != name
         )
         longest_s = max(one.longest_s for one in self._classes.values())
-        return longest_s + others / max(workers, 1)
-
-    def _tag(self, name: Hashable, mine: _Class[Item]) -> None:
-        start = max(self._virtual_time, mine.finish)
-        self._turn += 1
-        # Among equal tags the heavier class goes first, then whoever came first: the order never depends on names.
-        heapq.heappush(self._heads, (start, -mine.weight, self._turn, name))
+        return longest_s + others / workers

@@ -3,6 +3,10 @@ The inside of an isolated process: one detector, one execution after the other, 
 
 Run as a file by `detectors.process_isolation`, so that it starts without our packages; it imports the standard library
 only, and what the detector's own function drags along.
+
+Units come many to a message. Their answers are written to memory shared with the parent, one by one as they are had, so
+that none is lost when a later unit of the same message kills this process; a message back says that all are there.
+Answers that do not fit travel as messages of their own.
 """
 
 from __future__ import annotations
@@ -14,13 +18,16 @@ import os
 import pickle
 import resource
 import signal
+import struct
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from mmap import mmap
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+UNITS_A_MESSAGE = 64
 UNITS_A_PROCESS = 100_000
 """After which it is renewed, whatever the detector leaks."""
 KEPT_OUTPUT_BYTES = 1 << 20
@@ -29,12 +36,22 @@ WORTH_A_LOOK_S = 0.001
 PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
 
 
+PROGRESS = struct.Struct("<QQd")
+"""At the start of each half of the shared memory: units begun, units answered, when the last was begun (monotonic)."""
+ANSWER = struct.Struct("<BId")
+"""Before each answer's bytes: its kind, their number, and the unit's seconds."""
+KINDS = ("value", "error", "foreign", "untransferable")
+ELSEWHERE = 128
+"""Added to the kind of an answer whose bytes were sent as a message."""
+
+
 def main() -> int:
-    """Serve the pipe whose descriptor is the only argument."""
+    """Serve the pipe whose descriptor is the first argument; the second is that of the shared memory."""
     pipe = Connection(int(sys.argv[1]))
+    shared = mmap(int(sys.argv[2]), 0)
+    os.close(int(sys.argv[2]))
     _bind_to_parent()
     faulthandler.enable()
-    own = os.getpid()
     try:
         setup = pickle.loads(pipe.recv_bytes())  # noqa: S301 - from our parent, over a pipe that only it holds
         sys.path[:] = setup["path"]
@@ -46,55 +63,126 @@ def main() -> int:
         pipe.send_bytes(pickle.dumps(f"{type(problem).__name__}: {problem}"))
         return 1
     pipe.send_bytes(pickle.dumps(None))
-    for left in reversed(range(UNITS_A_PROCESS)):
+    served = 0
+    for number in range(UNITS_A_PROCESS):
         try:
-            data = pipe.recv_bytes()
+            units = pickle.loads(pipe.recv_bytes())  # noqa: S301
         except (EOFError, OSError):
             return 0
-        answer = _execute(function, data, setup["result_bytes"])
-        if os.getpid() != own:
-            os._exit(0)  # the detector forked, and its child came back here
-        # What an execution left running ends with this process; the next unit, if one was sent, has not begun.
-        last = left == 0 or _has_children()
-        pipe.send_bytes(pickle.dumps((*answer, last)))
+        before = resource.getrusage(resource.RUSAGE_SELF)
+        half = len(shared) // 2
+        answers = _Answers(pipe, shared, number % 2 * half, half, setup["result_bytes"])
+        longest_s = answers.serve(function, _arguments(units))
+        served += len(units)
+        with contextlib.suppress(OSError, ValueError):  # over the limit, or closed by the detector
+            sys.stdout.flush()
+        # What an execution left running ends with this process; units of later messages run in another.
+        last = _has_children() or served >= UNITS_A_PROCESS
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+        read, written = (after.ru_inblock - before.ru_inblock) * 512, (after.ru_oublock - before.ru_oublock) * 512
+        peak = _peak_bytes() if longest_s > WORTH_A_LOOK_S else 0
+        pipe.send_bytes(pickle.dumps((cpu_s, peak, read, written, last)))
         if last:
+            _await_the_end(pipe)
             return 0
         _forget_output()
     return 0
 
 
-def _execute(
-    function: Callable[..., Any], data: bytes, result_bytes: int
-) -> tuple[str, bytes, float, float, int, int, int]:
-    """Return (kind, body, seconds, processor seconds, peak bytes, read bytes, written bytes)."""
-    before = resource.getrusage(resource.RUSAGE_SELF)
-    started = time.perf_counter()
-    kind, body = "error", b""
+def _await_the_end(pipe: Connection) -> None:
+    """Wait to be ended: the parent finds what executions left running only while we, who adopted it, are there."""
+    with contextlib.suppress(EOFError, OSError):
+        # One message may have been sent ahead; its units run in another process.
+        for _ in range(3):
+            pipe.recv_bytes()
+
+
+class _Unreadable:
+    """Stands for arguments that could not be unpickled."""
+
+    def __init__(self, problem: BaseException) -> None:
+        self.problem = problem
+
+
+def _arguments(units: Sequence[bytes]) -> list[Any]:
+    """Return (args, kwargs) of each unit, or why they cannot be read."""
+    arguments: list[Any] = []
+    for data in units:
+        try:
+            arguments.append(pickle.loads(data))  # noqa: S301 - from our parent
+        except BaseException as problem:  # an argument's own code may raise anything
+            arguments.append(_Unreadable(problem))
+    return arguments
+
+
+class _Answers:
+    """One half of the shared memory while one message's units run."""
+
+    def __init__(self, pipe: Connection, shared: mmap, start: int, size: int, result_bytes: int) -> None:
+        self._pipe, self._shared, self._start, self._result_bytes = pipe, shared, start, result_bytes
+        # Room stays for the heads of all units to come.
+        self._place, self._end = start + PROGRESS.size, start + size - ANSWER.size * UNITS_A_MESSAGE
+
+    def serve(self, function: Callable[..., Any], arguments: Sequence[Any]) -> float:
+        """
+        Run one message's units; return the longest one's seconds.
+
+        Whatever stands in this loop runs with cold caches after each unit, at several times its usual cost.
+        """
+        own, clock, longest_s = os.getpid(), time.monotonic, 0.0
+        for answered, unit in enumerate(arguments):
+            # The last value may die of its own end: then it is its unit that is still begun.
+            value, problem = None, None
+            started = clock()
+            PROGRESS.pack_into(self._shared, self._start, answered + 1, answered, started)
+            try:
+                args, kwargs = unit if unit.__class__ is tuple else _raise(unit)
+                value = function(*args, **kwargs)
+            except BaseException as seen:  # also SystemExit and MemoryError: the process lives on
+                problem = seen
+            seconds = clock() - started
+            if os.getpid() != own:
+                os._exit(0)  # the detector forked, and its child came back here
+            self._add(value, problem, seconds)
+            longest_s = max(longest_s, seconds)
+        PROGRESS.pack_into(self._shared, self._start, len(arguments), len(arguments), 0.0)
+        return longest_s
+
+    def _add(self, value: Any, problem: BaseException | None, seconds: float) -> None:
+        """Write an answer."""
+        code = 0
+        try:
+            body = pickle.dumps(value) if problem is None else b""
+        except BaseException:  # a value's own code may raise anything
+            body = b""
+        if not body or len(body) > self._result_bytes:
+            kind, body = _told(value, problem, self._result_bytes)
+            code = KINDS.index(kind)
+        head = self._place + ANSWER.size
+        if head + len(body) > self._end:
+            self._pipe.send_bytes(b"")  # announces the next message
+            self._pipe.send_bytes(body)
+            code, body = code + ELSEWHERE, b""
+        ANSWER.pack_into(self._shared, self._place, code, len(body), seconds)
+        self._place = head + len(body)
+        self._shared[head : self._place] = body
+
+
+def _raise(unit: _Unreadable) -> Any:
+    raise unit.problem
+
+
+def _told(value: Any, problem: BaseException | None, result_bytes: int) -> tuple[str, bytes]:
+    """Return kind and bytes of an answer that is not simply a value."""
     try:
-        args, kwargs = pickle.loads(data)  # noqa: S301
-        started = time.perf_counter()
-        value = function(*args, **kwargs)
-        kind = "value"
-    except BaseException as problem:  # also SystemExit and MemoryError: the process lives on
-        value = problem
-    seconds = time.perf_counter() - started
-    try:
-        body = _dumped(value, kind)
-        if len(body) > result_bytes:
-            told = f"it is {len(body)} bytes, more than {result_bytes}"
-            kind, body = "untransferable", pickle.dumps(("size", told))
-    except BaseException as problem:
-        kind = "foreign" if kind == "error" else "untransferable"
-        raised = value if kind == "foreign" else problem
-        body = pickle.dumps((type(raised).__qualname__, _words(raised)))
-    value = None
-    with contextlib.suppress(OSError, ValueError):  # over the limit, or closed by the detector
-        sys.stdout.flush()
-    after = resource.getrusage(resource.RUSAGE_SELF)
-    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    read, written = (after.ru_inblock - before.ru_inblock) * 512, (after.ru_oublock - before.ru_oublock) * 512
-    peak = _peak_bytes() if seconds > WORTH_A_LOOK_S else 0
-    return kind, body, seconds, cpu_s, peak, read, written
+        body = _dumped(value if problem is None else problem, problem is not None)
+        if len(body) <= result_bytes:
+            return ("value" if problem is None else "error"), body
+        return "untransferable", pickle.dumps(("size", f"it is {len(body)} bytes, more than {result_bytes}"))
+    except BaseException as seen:
+        kind, raised = ("untransferable", seen) if problem is None else ("foreign", problem)
+        return kind, pickle.dumps((type(raised).__qualname__, _words(raised)))
 
 
 def _peak_bytes() -> int:
@@ -105,14 +193,14 @@ def _peak_bytes() -> int:
     return 0
 
 
-def _dumped(value: Any, kind: str) -> bytes:
+def _dumped(value: Any, raised: bool) -> bytes:
     try:
         body = pickle.dumps(value)
     except Exception:
         import cloudpickle
 
         body = cloudpickle.dumps(value)
-    if kind == "error":
+    if raised:
         pickle.loads(body)  # noqa: S301 - many exceptions can be pickled and never be read again
     return body
 

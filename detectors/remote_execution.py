@@ -195,8 +195,9 @@ def _apart(detector: RemoteDetector, units: Sequence[bytes], worker: str) -> Rem
     """Run units in a process beside this worker, which can be ended."""
     sent = [Unit(place, *pickle.loads(data)) for place, data in enumerate(units)]  # noqa: S301
     outcomes: list[Outcome] = [Outcome()] * len(sent)
-    for unit, outcome in _shelf().execute(_registration(detector), iter(sent)):
-        outcomes[unit.index] = outcome
+    for answered in _shelf().execute(_registration(detector), iter(sent)):
+        for unit, outcome in answered:
+            outcomes[unit.index] = outcome
     return RemoteAnswers(
         _packed(detector.name, [(outcome.value, outcome.error) for outcome in outcomes]),
         [outcome.seconds for outcome in outcomes],

@@ -13,6 +13,7 @@ Sources: Polychronopoulos and Kuck, "Guided self-scheduling", IEEE Transactions 
 
 from __future__ import annotations
 
+import collections
 import math
 import threading
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,13 +38,13 @@ TARGET_S = (0.5, 30.0)
 """Shorter batches cost more in hand-over than they win in balance; longer ones leave too much to lose."""
 SHARE_A_WORKER = 3
 FILE_SHARES = 2
+LOST = 1 / 6
+"""Of a batch's length at the end of a run: less than half, since shorter batches, of other detectors too, come last."""
 OUTLIERS_FROM = 5
 OUTLYING, OUTLYING_S = 8.0, 0.5
 """Times the median rate of its batch, and seconds beyond, from which a file is one of its own."""
 A_CALL_BYTES = 1_000_000
 """A plain call counts as one megabyte, so that a complexity score reads as seconds a call."""
-PRIORITY_RANGE = (-30, 40)
-"""Beyond, the weights' ratio is past any use."""
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -92,9 +93,8 @@ class _Registered(msgspec.Struct, frozen=True):
 
     @property
     def share(self) -> float:
-        """Weight among all: a step of priority doubles it."""
-        low, high = PRIORITY_RANGE
-        return self.weight * 2.0 ** min(max(self.priority, low), high)
+        """Weight among all."""
+        return self.weight * max(self.priority, 1)
 
 
 class WorkloadOptimizer:
@@ -104,17 +104,26 @@ class WorkloadOptimizer:
     Args:
         timings: The history, by detector, as `ResultCache.timings` returns it.
         processors: That may be busy at once; if not given, what affinity and control group grant.
+        workers: That share the work, with which the controller's limit starts; if not given, as many as processors.
 
     Raises:
-        UsageError: Fewer than one processor.
+        UsageError: Fewer than one processor or worker.
     """
 
-    def __init__(self, timings: Mapping[str, Timing] | None = None, *, processors: int | None = None) -> None:
-        if processors is not None and processors < 1:
-            raise UsageError(f"processors must be at least 1, not {processors}")
+    def __init__(
+        self,
+        timings: Mapping[str, Timing] | None = None,
+        *,
+        processors: int | None = None,
+        workers: int | None = None,
+    ) -> None:
+        if (processors is not None and processors < 1) or (workers is not None and workers < 1):
+            raise UsageError(f"processors and workers must be at least 1, not {processors} and {workers}")
         self._lock = threading.RLock()
         self._processors = processors or read_topology().cpus
-        self._controller = ConcurrencyController(ceiling=self._processors)
+        # What was asked for is what runs, until measured slow-down says otherwise: no probe idles a worker.
+        at_once = workers or self._processors
+        self._controller = ConcurrencyController(ceiling=at_once, calm=at_once)
         self._registered: dict[str, _Registered] = {}
         self._histories: dict[str, DetectorHistory] = {}
         for name, timing in (timings or {}).items():
@@ -128,7 +137,8 @@ class WorkloadOptimizer:
 
         Args:
             detector_name: Its name.
-            priority: Each step doubles its share of what is handed out; none is starved (see `fair_queue`).
+            priority: From 1; one of priority 10 is handed out ten times the seconds of one of priority 1, and none
+                is starved (see `fair_queue`).
             weight: Share among detectors of equal priority, above 0.
             complexity_score: Expected seconds a megabyte (or a call), above 0, until there is a history.
 
@@ -248,9 +258,9 @@ class WorkloadOptimizer:
         batches: list[Batch] = []
         current: list[SourceFile] = []
         current_s = 0.0
-        # Batches of c seconds cost start * T / (workers * c) of start-ups, and leave some c / 2 to lose at the end. A
+        # Batches of c seconds cost start * T / (workers * c) of start-ups, and leave LOST * c to lose at the end. A
         # noisy history draws a start towards nothing; what the tool declares is then nearer to the truth.
-        least_s = math.sqrt(2 * max(start_s, limits.start_s) * remaining_s / max(workers, 1))
+        least_s = math.sqrt(max(start_s, limits.start_s) * remaining_s / (LOST * max(workers, 1)))
         least_s = min(least_s, remaining_s / max(workers, 1))
         # Small files are predicted worst: no worker gets more than its share of them, whatever they are said to take.
         most = min(limits.files, max(1, math.ceil(len(weighed) / (FILE_SHARES * max(workers, 1)))))
@@ -286,18 +296,21 @@ class WorkloadOptimizer:
         load = current_system_load
         busy = float(load.get("cpu", 0.0)) / 100 if isinstance(load, Mapping) else float(load)
         names = [task if isinstance(task, str) else str(task[0]) for task in pending_tasks]
-        free = max(1, round(self._processors * (1 - min(max(busy, 0.0), 1.0))))
         with self._lock:
             seconds = {name: self._call_s(name) for name in set(names)}
-            at_once = min(free, self._controller.limit, max(len(names), 1))
+            limit = self._controller.limit
+            free = max(1, math.ceil(limit * (1 - min(max(busy, 0.0), 1.0))))
+            at_once = min(free, max(len(names), 1))
             shares = {name: self._registered.get(name, _Registered()).share for name in seconds}
-        queue: FairQueue[int] = FairQueue()
-        for share in sorted(set(shares.values()), reverse=True):
-            queue.add_class(share, share * sum(other == share for other in shares.values()))
-        for place in sorted(range(len(names)), key=lambda place: (-seconds[names[place]], names[place], place)):
-            queue.push(shares[names[place]], place, seconds[names[place]])
-        places = tuple(queue)
-        total_s = sum(seconds[name] for name in names)
+        by_name: dict[str, list[int]] = {name: [] for name in sorted(seconds, key=lambda name: (-seconds[name], name))}
+        for place, name in enumerate(names):
+            by_name[name].append(place)
+        classes: dict[float, list[tuple[int, float]]] = {share: [] for share in sorted(set(shares.values()))}
+        for name, mine in by_name.items():
+            classes[shares[name]] += [(place, seconds[name]) for place in mine]
+        members = collections.Counter(shares.values())
+        places = _shared({share: (share * members[share], work) for share, work in classes.items()})
+        total_s = sum(seconds[name] * len(mine) for name, mine in by_name.items())
         return Allocation(at_once, tuple(names[place] for place in places), total_s / at_once, places)
 
     def refit(self) -> dict[str, Refit]:
@@ -408,6 +421,24 @@ class WorkloadOptimizer:
             )
             line_s = model.seconds(work_features(largest.size_bytes, largest.language))
             model.observe_file(largest.path, largest.size_bytes, line_s, max(seconds - rest_s, 0.0))
+
+
+def _shared(classes: Mapping[float, tuple[float, Sequence[tuple[int, float]]]]) -> tuple[int, ...]:
+    """Merge classes, each a weight and (place, seconds) in order, into one order of places that is fair to each."""
+    if len(classes) == 1:
+        return tuple(place for _, work in classes.values() for place, _ in work)
+    queue: FairQueue[float] = FairQueue()
+    left: dict[float, collections.deque[tuple[int, float]]] = {}
+    for name, (weight, work) in classes.items():
+        queue.weigh(name, weight)
+        left[name] = collections.deque(work)
+    places = []
+    for _ in range(sum(len(work) for work in left.values())):
+        name = queue.next(name for name, work in left.items() if work)
+        place, length_s = left[name].popleft()
+        queue.hand_out(name, length_s)
+        places.append(place)
+    return tuple(places)
 
 
 def _features_of(files: Sequence[SourceFile]) -> tuple[float, ...]:

@@ -23,6 +23,11 @@ CONFIGURATION: dict[str, Any] = {
     "distributed.worker.http.routes": [],
     "distributed.comm.timeouts.connect": "30s",
     "distributed.admin.tick.limit": "30s",
+    # What a worker does beside the work, fifty to a hundred times a second, takes time from the work.
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "500ms",
+    "distributed.admin.system-monitor.interval": "5s",
+    "distributed.admin.system-monitor.disk": False,
     # Tools are processes of their own; a worker must be free to have children.
     "distributed.worker.daemon": False,
     "distributed.worker.memory.pause": False,

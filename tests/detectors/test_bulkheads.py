@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import itertools
 import random
 import sys
@@ -161,8 +162,54 @@ def test_none_starves_and_priority_is_a_share(priorities: list[int]) -> None:
         queue.finished(chunk, 0.01)
 
     for priority in priorities:
-        # Stride scheduling is never more than one quantum a rival away from the share.
+        # Never more than one quantum a rival away from the share.
         assert abs(served[f"p{priority}"] - 1_000 * priority / sum(priorities)) <= len(priorities)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_adaptive_work_uses_every_worker_from_the_first_call_to_the_last(workers: int) -> None:
+    """When this fails, the pool takes its own load for others', and idles workers that it was given."""
+    meet = threading.Barrier(workers)
+    with EnterpriseDetectorPool(max_workers=workers) as pool:
+        pool.register_detector("quick", lambda n: n)
+        pool.register_detector("meet", lambda: meet.wait(60) >= 0)
+        for _ in range(4):
+            assert all(item.ok for item in pool.execute_adaptive([("quick", (1,), {})] * 20))
+            # Those that meet can only end when as many run at once as there are workers.
+            assert [item.value for item in pool.execute_adaptive([("meet", (), {})] * workers)] == [True] * workers
+
+
+def test_no_process_is_started_for_work_that_is_over_sooner() -> None:
+    """When this fails, many small detectors spend their time on starting processes."""
+    queue = ReadyQueue(0.05, 64, 0.0, lambda name: {"warm": 2, "cold": 1, "thread": None}[name])
+    for name in ("warm", "cold", "thread"):
+        compartment = queue.compartment(name, 5, None)
+        compartment.mean_s = 0.001
+        queue.add(Job(40, None, None), compartment, range(40))
+    taken = [queue.take(4, lambda _: True) for _ in range(12)]
+    at_once = collections.Counter(chunk.compartment.name for chunk in taken if chunk is not None)
+    queue.compartments["cold"].mean_s = 1.0
+    more = queue.take(4, lambda _: True)
+
+    assert (at_once["warm"], at_once["cold"]) == (2, 1)
+    assert at_once["thread"] > 2
+    assert more is not None
+    assert more.compartment.name == "cold"
+
+
+def test_tasks_that_are_dear_to_send_are_not_cut_small_at_the_end() -> None:
+    """When this fails, the last of many short executions are sent one by one."""
+    queue = ReadyQueue(0.5, 2_000, 0.05)
+    compartment = queue.compartment("d", 5, None)
+    compartment.mean_s = 0.001
+    queue.add(Job(1_000, None, None), compartment, range(1_000))
+    sizes = []
+    while (chunk := queue.take(2, lambda _: False)) is not None:
+        sizes.append(chunk.size)
+
+    assert sum(sizes) == 1_000
+    assert sizes[0] == 250
+    assert min(sizes[:-1]) >= 50
 
 
 def test_a_stream_reads_ahead_by_no_more_than_its_blocks() -> None:

@@ -82,6 +82,29 @@ def test_work_that_became_slower_for_good_is_no_queue() -> None:
     assert 14 <= sorted(limits)[len(limits) // 2] <= 22
 
 
+@settings(deadline=None)
+@given(st.integers(1, 64), st.integers(0, 10**6), st.sampled_from([0.0, 0.1, 0.3]), st.floats(0.2, 5))
+def test_uncontended_work_keeps_every_worker(workers: int, seed: int, noise: float, usual: float) -> None:
+    """A controller that probes, or follows noise, would idle workers that nothing slows down."""
+    controller, plant = ConcurrencyController(ceiling=workers, calm=64), _Plant(seed, noise)
+    limits = plant.run(controller, workers, _pieces(workers, 100), slower=usual)
+
+    assert set(limits) == {workers}
+
+
+def test_work_that_is_slowed_down_lowers_a_calm_limit_and_gives_it_back() -> None:
+    """A controller that never lowers the limit controls nothing; one that keeps it low wastes the machine."""
+    controller, plant = ConcurrencyController(ceiling=32, calm=32), _Plant(3, 0.1)
+    before = plant.run(controller, 32, _pieces(32, 20))
+    during = plant.run(controller, 4, _pieces(32, 20))
+    plant.run(controller, 32, _pieces(32, 120))
+    after = plant.run(controller, 32, _pieces(32, 20))
+
+    assert set(before) == {32}
+    assert min(during) <= 16
+    assert set(after) == {32}
+
+
 @given(st.lists(st.floats(1e-6, 1e6), max_size=400), st.integers(1, 8), st.integers(8, 40))
 def test_the_limit_keeps_its_bounds(slow_downs: list[float], floor: int, ceiling: int) -> None:
     """No measurement may stop all work or flood the machine."""
@@ -98,6 +121,7 @@ def test_the_limit_keeps_its_bounds(slow_downs: list[float], floor: int, ceiling
         lambda: ConcurrencyController(5, 4),
         lambda: ConcurrencyController(queued=0),
         lambda: ConcurrencyController(gain=1.5),
+        lambda: ConcurrencyController(calm=-1),
     ],
 )
 def test_senseless_settings_are_refused(make: Callable[[], object]) -> None:

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
+import pybreaker  # noqa: F401  # loaded with the first failure, which here comes when no file can be opened
 import pytest
 
 from detectors import EnterpriseDetectorPool
@@ -92,6 +93,31 @@ def test_results_and_arguments_larger_than_any_buffer_do_not_block() -> None:
         results = pool.execute_parallel([("echo", (b"z" * size, times), {}) for size, times in sizes])
 
     assert [len(item.value) for item in results] == [size * times for size, times in sizes]
+
+
+def test_a_unit_that_ends_its_process_costs_no_other_of_its_message(tmp_path: Path) -> None:
+    """When this fails, executions that were sent together with a crash or a hang are lost, run twice, or blamed."""
+    began = tmp_path / "began"
+
+    def note(n: int) -> bytes:
+        with began.open("a") as file:
+            file.write(f"{n}\n")
+        if n % 700 == 400:
+            os._exit(3)
+        if n == 900:
+            threading.Event().wait()
+        return b"x" * (100_000 if n % 50 == 0 else n)
+
+    with EnterpriseDetectorPool(max_workers=1) as pool:
+        pool.register_detector("note", note, isolation="process", timeout_s=5, breaker=None)
+        results = pool.execute_parallel([("note", (n,), {}) for n in range(1_200)])
+
+    at_fault = {400: IsolatedCrash, 900: ExecutionTimedOut, 1_100: IsolatedCrash}
+    assert {n: type(item.error) for n, item in enumerate(results) if item.error is not None} == at_fault
+    assert all(
+        item.value == b"x" * (100_000 if n % 50 == 0 else n) for n, item in enumerate(results) if n not in at_fault
+    )
+    assert sorted(map(int, began.read_text().split())) == list(range(1_200)), "each began once"
 
 
 def test_threads_take_no_timeout() -> None:

@@ -157,8 +157,8 @@ def test_prediction_is_scored_against_the_mean_before_it_learns() -> None:
 def test_no_priority_starves() -> None:
     """Work of the lowest priority must come before the end of a long queue of the highest."""
     optimizer = WorkloadOptimizer()
-    optimizer.register_detector("urgent", priority=7)
-    optimizer.register_detector("idle", priority=5)
+    optimizer.register_detector("urgent", priority=8)
+    optimizer.register_detector("idle", priority=2)
     allocation = optimizer.optimize_allocation(["idle"] * 20 + ["urgent"] * 200, 0.0)
 
     # Weights are 4 to 1 and all calls of one length: the k-th idle one has at most 4 k + 1 urgent ones before it.
@@ -167,7 +167,8 @@ def test_no_priority_starves() -> None:
     assert sorted(allocation.places) == list(range(220))
 
 
-def test_a_machine_without_processors_is_refused() -> None:
+@pytest.mark.parametrize("wrong", [{"processors": 0}, {"workers": 0}])
+def test_a_machine_without_processors_is_refused(wrong: dict[str, int]) -> None:
     """No limit can be kept on it."""
     with pytest.raises(UsageError, match="processors"):
-        WorkloadOptimizer(processors=0)
+        WorkloadOptimizer(**wrong)
