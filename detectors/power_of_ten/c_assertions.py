@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import weakref
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -41,6 +42,10 @@ UNSIGNED = (
 )
 MAX_ARGUMENT = 4_000
 """Bytes of an assertion that are read."""
+
+
+_OF_FILE: weakref.WeakKeyDictionary[CFile, dict[tuple[str, ...], list[tuple[str, int, bytes]]]]
+_OF_FILE = weakref.WeakKeyDictionary()
 
 
 class _FileFacts(msgspec.Struct, frozen=True, array_like=True):
@@ -236,9 +241,16 @@ void f(unsigned n, int m)
                 yield self.finding(unit.region(start, start + len(name)), f"{name} can never fail")
 
 
-@functools.lru_cache(maxsize=1)  # two rules ask for them, one after the other
 def _assertions(unit: CFile, more: tuple[str, ...]) -> list[tuple[str, int, bytes]]:
     """Return (name, offset, argument) of each assertion in a function."""
+    # Two rules ask for them, one after the other; a file that is held any longer keeps its memory from the next.
+    known = _OF_FILE.setdefault(unit, {})
+    if more not in known:
+        known[more] = _found(unit, more)
+    return known[more]
+
+
+def _found(unit: CFile, more: tuple[str, ...]) -> list[tuple[str, int, bytes]]:
     code, arguments = unit.layout.code, []
     found = [(call.start, name) for name, calls in unit.called.items() if asserts(name, more) for call, _ in calls]
     for start, name in sorted(found):
