@@ -396,6 +396,11 @@ class CFile(ParsedFile):
         return self._in_order[capture]
 
     @functools.cached_property
+    def blocks(self) -> Sequence[tuple[int, int]]:
+        """Where blocks of statements start and end, in order."""
+        return [node.byte_range for node in self.nodes("block")]
+
+    @functools.cached_property
     def _in_order(self) -> dict[str, list[Node]]:
         return {}
 
@@ -441,8 +446,7 @@ class CFile(ParsedFile):
     def _extents(self) -> tuple[list[int], list[int]]:
         """Where functions start, and how far those up to there reach."""
         # A block outside of what was seen as functions is the body of one whose head a macro writes.
-        blocks = ((node.start_byte, node.end_byte) for node in self.nodes("block"))
-        spans = sorted({*((function.start, function.end) for function in self.functions), *blocks})
+        spans = sorted({*((function.start, function.end) for function in self.functions), *self.blocks})
         return [start for start, _ in spans], list(itertools.accumulate((end for _, end in spans), max))
 
     @functools.cached_property

@@ -76,19 +76,17 @@ class CAssertionFacts(Facts):
     languages = C_LANGUAGES
 
     def collect(self, parsed: ParsedFile) -> object:
-        """Return a `_FileFacts` as plain lists."""
+        """Return a `_FileFacts`."""
         unit = as_c(parsed)
         called = {name: len(calls) for name, calls in unit.called.items()}
         first = unit.functions[0] if unit.functions else None
-        return msgspec.to_builtins(
-            _FileFacts(
-                place_of(unit, first.name_start, first.name_end) if first else None,
-                len(unit.functions),
-                sum(1 for match in RECOVERY.finditer(unit.layout.code) if unit.function_at(match.start())),
-                {name: count for name, count in called.items() if asserts(name) or name.isupper() or "_" in name}
-                | {name: called[name] for name in self.settings.assertions if name in called},
-                {macro.name: tuple({call.name for call in macro.calls}) for macro in unit.macros if macro.calls},
-            )
+        return _FileFacts(
+            place_of(unit, first.name_start, first.name_end) if first else None,
+            len(unit.functions),
+            sum(1 for match in RECOVERY.finditer(unit.layout.code) if unit.function_at(match.start())),
+            {name: count for name, count in called.items() if asserts(name) or name.isupper() or "_" in name}
+            | {name: called[name] for name in self.settings.assertions if name in called},
+            {macro.name: tuple({call.name for call in macro.calls}) for macro in unit.macros if macro.calls},
         )
 
 

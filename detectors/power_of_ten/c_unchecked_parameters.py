@@ -74,7 +74,7 @@ class CParameters(Facts):
     languages = C_LANGUAGES
 
     def collect(self, parsed: ParsedFile) -> object:
-        """Return a `_FileFacts` as plain lists."""
+        """Return a `_FileFacts`."""
         unit = as_c(parsed)
         parameters = _parameters(unit)
         unchecked: list[_Use] = []
@@ -94,7 +94,7 @@ class CParameters(Facts):
                 unchecked.append(_Use(function.name, name, parameter.pointer, place, helpers))
             if checked and function.name:
                 checks[("!" if function.static else "") + function.name] = tuple(checked)
-        return msgspec.to_builtins(_FileFacts(tuple(unchecked), checks))
+        return _FileFacts(tuple(unchecked), checks)
 
 
 class CUncheckedParameter(TreeRule):
