@@ -60,7 +60,7 @@ reduce-speed: $(STAMP) ## Measure the rules over the whole tree on the facts of 
 	$(BIN)/python -m benchmarks.reduce $(DEMO)/sources
 
 rule-growth: $(STAMP) ## Measure how the time of the C rules grows with the size of one file, by shape
-	$(BIN)/python -m benchmarks.rule_growth
+	$(BIN)/python -m benchmarks.rule_growth $(wildcard $(DEMO)/sources/uvloop-*/uvloop/loop.c $(DEMO)/sources/zstandard-*/zstd/zstd.c)
 
 pool-overhead: $(STAMP) ## Measure what the pool costs against bare processes; FULL=--full for the long counts
 	$(BIN)/python -m benchmarks.pool_overhead $(wildcard $(DEMO)/sources) $(FULL)

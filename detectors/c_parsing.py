@@ -40,19 +40,19 @@ KEYWORDS = frozenset(
 STATEMENTS = frozenset(b"case delete do else for goto if new return sizeof switch throw while".split())
 OPENS_A_CALL = KEYWORDS - {b"alignas", b"constexpr", b"decltype"}
 CALL = re.compile(rb"\b([A-Za-z_]\w*+)\s*+\(")
+CALL_BACKWARDS = re.compile(rb"\(\s*+(\w++)(?<=[A-Za-z_])\s*+(?=([;{}(!,=&|])?)")
+"""`CALL` in the mirrored code, and what no declaration and no member access has before its name: from an opening
+parenthesis back there is far less to look at than from each word on."""
 STARTS_A_VALUE = frozenset(b"case co_await co_return co_yield do else return throw".split())
 BEFORE = re.compile(rb"(?:\w+|[)\]])\s*\Z")
-BEFORE_A_CALL = frozenset((b";", b"{", b"}", b"(", b"!", b",", b"=", b"&", b"|"))
-"""What no declaration and no member access has before its name, at its end."""
 PARENTHESISED_CALL = re.compile(rb"\(\s*+([A-Za-z_]\w*+)\s*+\)\s*+\(")
 WORD = re.compile(rb"[A-Za-z_]\w*+")
 QUALIFIER = re.compile(rb"(\w*)\s*::\Z")
 THIS = re.compile(rb"\bthis\s*->\Z")
-DECLARED = re.compile(
-    rb"\b([A-Za-z_]\w*+)(?:\s*+[*&](?:[\s*&]|const\b|restrict\b|volatile\b)*+|\s++)([A-Za-z_]\w*+)\s*+(?=[;,=\[)])"
-    rb"|\(\s*+[*^]\s*+(?:const\s++)?([A-Za-z_]\w*+)\s*+(?:\[[^\]]*+\]\s*+)?\)\s*+\("
-)
-"""A variable or parameter behind its type, or a pointer to a function."""
+DECLARED_BACKWARDS = re.compile(rb"[;,=\[)]\s*+(\w++)(?<=[A-Za-z_])[\s*&]++(\w++)(?<=[A-Za-z_])")
+"""A variable or parameter and its type or a qualifier before it, in the mirrored code."""
+POINTER_TO_FUNCTION = re.compile(rb"\(\s*+[*^]\s*+(?:const\s++)?([A-Za-z_]\w*+)\s*+(?:\[[^\]]*+\]\s*+)?\)\s*+\(")
+NO_TYPE_BACKWARDS = frozenset(word[::-1] for word in STATEMENTS)
 BEFORE_A_VALUE = b"=&(,{:?"
 AFTER_A_VALUE = re.compile(rb"\s*+[,;)}:?]")
 """What stands around a name used as a value, such as a call-back that is passed on."""
@@ -63,6 +63,8 @@ WRAPPED = (b"void f(){", b";}")
 WORTH_A_PARSE = re.compile(rb"\b(?:for|while|do)\b|->|\*")
 """What a macro's body must hold for any capture in it to matter."""
 BRACKETS = re.compile(rb"[(){},]")
+TABLE = re.compile(rb"\{(?=\s*+[-+0-9])[\s0-9xXa-fA-FuUlL,.+-]{24,}+\}")
+"""An initialiser of nothing but numbers."""
 SPACE = re.compile(rb"\s*+")
 WORD_BYTES = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
 QUERY = """
@@ -79,10 +81,14 @@ QUERY = """
 (parameter_declaration declarator: (_) @parameter)
 (field_declaration declarator: (_) @member)
 (type_definition declarator: (_) @alias)
-(expression_statement (call_expression function: (identifier) @dropped.call))
-(expression_statement (call_expression function: (field_expression field: (field_identifier) @dropped.member)))
-(expression_statement
-  [(comma_expression) (conditional_expression) (parenthesized_expression) (binary_expression)] @dropped)
+(expression_statement . [
+  (call_expression function: (identifier) @dropped.call)
+  (call_expression function: (field_expression field: (field_identifier) @dropped.member))
+  (comma_expression) @dropped
+  (conditional_expression) @dropped
+  (parenthesized_expression) @dropped
+  (binary_expression) @dropped
+])
 (comma_expression left: (_) @dropped.left)
 (for_statement update: [(call_expression) (comma_expression)] @dropped)
 (for_statement initializer: [(call_expression) (comma_expression)] @dropped)
@@ -225,9 +231,15 @@ class CFile(ParsedFile):
         return lay_out(self.source, self.dialect)
 
     @functools.cached_property
+    def mirror(self) -> bytes:
+        """`layout.code` from its end to its front, to match what stands before something."""
+        return self.layout.code[::-1]
+
+    @functools.cached_property
     def tree(self) -> Tree:
-        """The syntax tree of `layout.parsable`; its offsets are those of `source`."""
-        return _parsed(self.layout.parsable, self.dialect)
+        """The syntax tree of `layout.parsable` without tables of numbers; its offsets are those of `source`."""
+        # No rule asks for a number in a table, and some files are hardly anything else.
+        return _parsed(TABLE.sub(_emptied, self.layout.parsable), self.dialect)
 
     @property
     def understood(self) -> float:
@@ -273,12 +285,7 @@ class CFile(ParsedFile):
     def calls(self) -> Sequence[Call]:
         """Calls outside of macro bodies, in order."""
         code, heads = self.layout.code, self._hidden_heads
-        counts = _argument_counts(code) if self.dialect == "cpp" else None
-        found = [
-            call
-            for match in CALL.finditer(code)
-            if match[1] not in KEYWORDS and (call := _call(code, match.start(), match[1], match.end() - 1, counts))
-        ]
+        found = self._plain_calls() if self.dialect == "c" else _calls(code, self.dialect)
         for match in PARENTHESISED_CALL.finditer(code):
             before = BEFORE.search(code, max(match.start() - 64, 0), match.start())
             # `if (f) (x)` and `g(f)(x)` do not call f, `return (f)(x)` does.
@@ -286,6 +293,20 @@ class CFile(ParsedFile):
                 found.append(Call(match[1].decode(), match.start(1)))
         found.sort(key=lambda call: call.start)
         return [call for call in found if not _within(heads, call.start)] if heads else found
+
+    def _plain_calls(self) -> list[Call]:
+        """Return the calls of C that no parentheses are around the name of, the last first."""
+        code, length = self.layout.code, len(self.layout.code)
+        found = []
+        for match in CALL_BACKWARDS.finditer(self.mirror):
+            name = match[1][::-1]
+            if name not in KEYWORDS:
+                start = length - match.end(1)
+                if match[2] is not None:
+                    found.append(Call(name.decode(), start))
+                elif (call := _call(code, start, name, -1, None)) is not None:
+                    found.append(call)
+        return found
 
     @functools.cached_property
     def calls_in_functions(self) -> Sequence[tuple[Call, Function]]:
@@ -322,6 +343,8 @@ class CFile(ParsedFile):
 
     def words(self, wanted: frozenset[bytes]) -> Sequence[tuple[int, str]]:
         """Return (offset, word) of each of `wanted` in live code, macro bodies included, in order."""
+        if not wanted:
+            return []
         found = [(place, word.decode()) for word in wanted for place in self._places.get(word, ())]
         for macro, words in zip(self.layout.macros, self.macro_words, strict=True):
             if not wanted.isdisjoint(words):
@@ -373,6 +396,11 @@ class CFile(ParsedFile):
         return self._in_order[capture]
 
     @functools.cached_property
+    def blocks(self) -> Sequence[tuple[int, int]]:
+        """Where blocks of statements start and end, in order."""
+        return [node.byte_range for node in self.nodes("block")]
+
+    @functools.cached_property
     def _in_order(self) -> dict[str, list[Node]]:
         return {}
 
@@ -380,8 +408,9 @@ class CFile(ParsedFile):
     def _places(self) -> dict[bytes, list[int]]:
         """Where each word stands in live code: one pass for all who look for some."""
         found: defaultdict[bytes, list[int]] = defaultdict(list)
-        for match in WORD.finditer(self.layout.code):
-            found[match[0]].append(match.start())
+        matches = list(WORD.finditer(self.layout.code))
+        for word, start in zip(map(re.Match.group, matches), map(re.Match.start, matches), strict=True):
+            found[word].append(start)
         return dict(found)
 
     @functools.cached_property
@@ -417,17 +446,23 @@ class CFile(ParsedFile):
     def _extents(self) -> tuple[list[int], list[int]]:
         """Where functions start, and how far those up to there reach."""
         # A block outside of what was seen as functions is the body of one whose head a macro writes.
-        blocks = ((node.start_byte, node.end_byte) for node in self.nodes("block"))
-        spans = sorted({*((function.start, function.end) for function in self.functions), *blocks})
+        spans = sorted({*((function.start, function.end) for function in self.functions), *self.blocks})
         return [start for start, _ in spans], list(itertools.accumulate((end for _, end in spans), max))
 
     @functools.cached_property
     def _locals(self) -> dict[int, frozenset[str]]:
-        found: dict[int, set[bytes]] = {}
+        length = len(self.layout.code)
+        declared = [
+            (length - match.end(), match[1][::-1])
+            for match in DECLARED_BACKWARDS.finditer(self.mirror)
+            if match[2] not in NO_TYPE_BACKWARDS
+        ]
+        declared += ((match.start(), match[1]) for match in POINTER_TO_FUNCTION.finditer(self.layout.code))
+        declared.sort()
         wholes = _stretches([(function.start, function.end, function) for function in self.functions])
-        matches = [match for match in DECLARED.finditer(self.layout.code) if match[1] not in STATEMENTS]
-        for match, owner in zip(matches, _swept(wholes, (match.start() for match in matches)), strict=True):
-            found.setdefault(owner.body if owner else OUTSIDE, set()).add(match[2] or match[3])
+        found: dict[int, set[bytes]] = {}
+        for (_, name), owner in zip(declared, _swept(wholes, (start for start, _ in declared)), strict=True):
+            found.setdefault(owner.body if owner else OUTSIDE, set()).add(name)
         return {body: frozenset(name.decode() for name in names) for body, names in found.items()}
 
     @functools.cached_property
@@ -595,6 +630,10 @@ def _captured(tree: Tree, dialect: Dialect) -> dict[str, list[Node]]:
     return QueryCursor(_grammar(dialect)[1]).captures(tree.root_node)
 
 
+def _emptied(initialiser: re.Match[bytes]) -> bytes:
+    return b"{" + b" " * (len(initialiser[0]) - 2) + b"}"
+
+
 def statement_start(code: bytes, start: int, end: int) -> int:
     """Return the offset behind the last `;`, `{` or `}` between two offsets; `start` where there is none."""
     return max(code.rfind(b";", start, end), code.rfind(b"{", start, end), code.rfind(b"}", start, end), start - 1) + 1
@@ -614,8 +653,6 @@ def _call(code: bytes, start: int, name: bytes, opening: int, counts: dict[int, 
     """Return the call at `start`, unless it is a member's or a declaration's; in C there are no `counts`."""
     before = code[max(start - 64, 0) : start].rstrip()
     last = before[-1:]
-    if counts is None and last in BEFORE_A_CALL:
-        return Call(name.decode(), start)
     qualifier: str | None = None
     if last in (b".", b"#") or before.endswith(b"->"):
         if counts is None or not THIS.search(before):
@@ -632,15 +669,22 @@ def _call(code: bytes, start: int, name: bytes, opening: int, counts: dict[int, 
     return Call(name.decode(), start, counts.get(opening, -1), qualifier)
 
 
+def _calls(code: bytes, dialect: Dialect) -> list[Call]:
+    """Return the calls that no parentheses are around the name of, in order."""
+    counts = _argument_counts(code) if dialect == "cpp" else None
+    return [
+        call
+        for match in CALL.finditer(code)
+        if match[1] not in KEYWORDS and (call := _call(code, match.start(), match[1], match.end() - 1, counts))
+    ]
+
+
 def _macro(macro: MacroText, dialect: Dialect) -> Macro:
     code = macro.code
-    counts = _argument_counts(code) if dialect == "cpp" else None
     found = [
         msgspec.structs.replace(call, start=macro.body + call.start)
-        for match in CALL.finditer(code)
-        if match[1] not in KEYWORDS
-        and match[1] not in macro.parameters
-        and (call := _call(code, match.start(), match[1], match.end() - 1, counts))
+        for call in (_calls(code, dialect) if b"(" in code else ())
+        if call.name.encode() not in macro.parameters
     ]
     alias = code.strip()
     if WORD.fullmatch(alias) and alias not in macro.parameters:

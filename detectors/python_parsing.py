@@ -12,6 +12,7 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
+import operator
 import re
 import threading
 import warnings
@@ -77,6 +78,10 @@ _FIELDS: dict[type, tuple[str, ...]] = {
 }
 # Values of fields that are no nodes: names, flags, and the `True` of `case True`.
 _FIELDS.update(dict.fromkeys((type(None), str, int, bool), ()))
+_GETTERS: dict[type, tuple[Callable[[Any], Any] | None, bool]] = {
+    kind: (operator.attrgetter(*fields) if fields else None, len(fields) == 1) for kind, fields in _FIELDS.items()
+}
+"""What fetches all fields of a kind of node at once, and whether that is the one value itself."""
 
 
 class Import(NamedTuple):
@@ -114,6 +119,8 @@ class CallSite(NamedTuple):
     scope: Scope
     node: ast.Call
     meaning: Meaning
+    name: str
+    """Last word of what is called; empty where that is no name."""
 
 
 Value: TypeAlias = "Scope | Import | ast.expr | None"
@@ -182,7 +189,7 @@ class Scope:
         """Return the name of the first positional parameter; empty when there is none."""
         if self.kind != "function":
             return ""
-        first = (*self.node.args.posonlyargs, *self.node.args.args)[:1]
+        first = self.node.args.posonlyargs or self.node.args.args
         return first[0].arg if first else ""
 
     def decorators(self) -> frozenset[str]:
@@ -259,8 +266,15 @@ class PythonFile(ParsedFile):
     @functools.cached_property
     def calls(self) -> Sequence[CallSite]:
         """All calls by scope, and what they call; resolved once for all rules."""
-        resolve = self.resolve
-        return [CallSite(scope, call, resolve(call.func, scope)) for scope in self.scopes for call in scope.calls]
+        found = []
+        resolve, plain, attribute = self.resolve, ast.Name, ast.Attribute
+        for scope in self.scopes:
+            for call in scope.calls:
+                func: Any = call.func
+                kind = func.__class__
+                name = func.id if kind is plain else func.attr if kind is attribute else ""
+                found.append(CallSite(scope, call, resolve(func, scope), name))
+        return found
 
     def calls_of(self, names: frozenset[str]) -> Sequence[CallSite]:
         """Return the calls of what may be one of these absolute dotted names, each once."""
@@ -288,10 +302,13 @@ class PythonFile(ParsedFile):
 
     def name_of(self, scope: Scope) -> Region:
         """Return where the name of a function or class stands in its definition; the whole of a lambda."""
-        start, end = self.span(scope.node)
-        head = _HEAD.match(self.source, start)
+        return Region(*self.place_of_name(scope))
+
+    def place_of_name(self, scope: Scope) -> tuple[int, int, int, int]:
+        """Return what `name_of` returns, as `positions` does."""
+        head = _HEAD.match(self.source, self._offset(scope.node.lineno, scope.node.col_offset))
         name = _NAME.match(self.source, head.end()) if head is not None else None
-        return self.region(*name.span()) if name is not None else self.region(start, end)
+        return self.positions(*(name.span() if name is not None else self.span(scope.node)))
 
     def lookup(self, name: str, scope: Scope) -> tuple[Scope | None, list[Value]]:
         """Return the scope that binds a name seen in `scope`, and its bindings; `None` if it is built in or unknown."""
@@ -315,11 +332,12 @@ class PythonFile(ParsedFile):
         `vars(x)["name"]`, `__import__("name")`, `importlib.import_module("name")`, `self`, `cls`, `super()` and
         instances made on the spot. What is not known is left out.
         """
-        if isinstance(expression, ast.Name):
-            return self.resolve_name(expression.id, scope)
         root, attributes = _peel(expression)
         if isinstance(root, ast.Name):
-            return self.resolve_name(root.id, scope, attributes)
+            # Seen here before, as most are.
+            known = scope.meanings.get(root.id)
+            found = known.get(attributes) if known is not None else None
+            return self.resolve_name(root.id, scope, attributes) if found is None else found
         if not isinstance(root, (ast.Call, ast.Subscript)):
             return NOTHING
         key = (id(expression), scope.number)
@@ -511,6 +529,7 @@ class _Indexer:
         loads, attributes, calls = scope.loads, scope.attributes, scope.calls
         # The four kinds that most nodes are of are told apart here; for the rest a handler's call does not count.
         name, attribute, constant, call, load = ast.Name, ast.Attribute, ast.Constant, ast.Call, ast.Load
+        handlers, getters, bindings = _HANDLERS, _GETTERS, scope.bindings
         while stack:  # bounded: every node of a finite tree is put there once
             node = stack.pop()
             kind = node.__class__
@@ -518,7 +537,7 @@ class _Indexer:
                 if node.ctx.__class__ is load:
                     loads.append(node)
                 else:
-                    scope.bind(node.id, None)
+                    bindings.setdefault(node.id, []).append(None)
             elif kind is attribute:
                 (attributes if node.ctx.__class__ is load else scope.stores).append(node)
                 stack.append(node.value)
@@ -528,15 +547,17 @@ class _Indexer:
                 stack.extend(node.args)
                 stack.extend(node.keywords)
             elif kind is not constant:
-                handler = _HANDLERS.get(kind)
+                handler = handlers.get(kind)
                 if handler is not None and not handler(self, node):
                     continue
-                for field in _FIELDS[kind]:
-                    value = getattr(node, field, None)
-                    if value.__class__ is list:
-                        stack.extend(value)
-                    elif value is not None:
-                        stack.append(value)
+                getter, single = getters[kind]
+                if getter is not None:
+                    values = getter(node)
+                    for value in (values,) if single else values:
+                        if value.__class__ is list:
+                            stack.extend(value)
+                        elif value is not None:
+                            stack.append(value)
 
     def _open(self, kind: Kind, node: Any) -> Scope:
         scope = Scope(kind, node, self.scope)
@@ -754,13 +775,16 @@ def _peel(expression: ast.expr) -> tuple[ast.expr, tuple[str, ...]]:
     """Split `a.b.c` into `a` and `("b", "c")`."""
     if not isinstance(expression, ast.Attribute):
         return expression, ()
-    attributes: list[str] = []
+    inner = expression.value
+    if not isinstance(inner, ast.Attribute):
+        return inner, (expression.attr,)  # by far the most
+    attributes: list[str] = [expression.attr]
     for _ in range(MAX_DEPTH):
-        if not isinstance(expression, ast.Attribute):
+        if not isinstance(inner, ast.Attribute):
             break
-        attributes.append(expression.attr)
-        expression = expression.value
-    return expression, tuple(reversed(attributes))
+        attributes.append(inner.attr)
+        inner = inner.value
+    return inner, tuple(reversed(attributes))
 
 
 def _parse(text: str) -> ast.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import weakref
 from collections import ChainMap
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -43,6 +44,10 @@ MAX_ARGUMENT = 4_000
 """Bytes of an assertion that are read."""
 
 
+_OF_FILE: weakref.WeakKeyDictionary[CFile, dict[tuple[str, ...], list[tuple[str, int, bytes]]]]
+_OF_FILE = weakref.WeakKeyDictionary()
+
+
 class _FileFacts(msgspec.Struct, frozen=True, array_like=True):
     first: Place | None
     """The name of the first function; none where the file has no function."""
@@ -75,19 +80,17 @@ class CAssertionFacts(Facts):
     shape = _FileFacts
 
     def collect(self, parsed: ParsedFile) -> object:
-        """Return a `_FileFacts` as plain lists."""
+        """Return a `_FileFacts`."""
         unit = as_c(parsed)
         called = {name: len(calls) for name, calls in unit.called.items()}
         first = unit.functions[0] if unit.functions else None
-        return msgspec.to_builtins(
-            _FileFacts(
-                place_of(unit, first.name_start, first.name_end) if first else None,
-                len(unit.functions),
-                sum(1 for match in RECOVERY.finditer(unit.layout.code) if unit.function_at(match.start())),
-                {name: count for name, count in called.items() if asserts(name) or name.isupper() or "_" in name}
-                | {name: called[name] for name in self.settings.assertions if name in called},
-                {macro.name: tuple({call.name for call in macro.calls}) for macro in unit.macros if macro.calls},
-            )
+        return _FileFacts(
+            place_of(unit, first.name_start, first.name_end) if first else None,
+            len(unit.functions),
+            sum(1 for match in RECOVERY.finditer(unit.layout.code) if unit.function_at(match.start())),
+            {name: count for name, count in called.items() if asserts(name) or name.isupper() or "_" in name}
+            | {name: called[name] for name in self.settings.assertions if name in called},
+            {macro.name: tuple({call.name for call in macro.calls}) for macro in unit.macros if macro.calls},
         )
 
 
@@ -242,9 +245,16 @@ void f(unsigned n, int m)
                 yield self.finding(unit.region(start, start + len(name)), f"{name} can never fail")
 
 
-@functools.lru_cache(maxsize=1)  # two rules ask for them, one after the other
 def _assertions(unit: CFile, more: tuple[str, ...]) -> list[tuple[str, int, bytes]]:
     """Return (name, offset, argument) of each assertion in a function."""
+    # Two rules ask for them, one after the other; a file that is held any longer keeps its memory from the next.
+    known = _OF_FILE.setdefault(unit, {})
+    if more not in known:
+        known[more] = _found(unit, more)
+    return known[more]
+
+
+def _found(unit: CFile, more: tuple[str, ...]) -> list[tuple[str, int, bytes]]:
     code, arguments = unit.layout.code, []
     found = [(call.start, name) for name, calls in unit.called.items() if asserts(name, more) for call, _ in calls]
     for start, name in sorted(found):

@@ -95,8 +95,7 @@ def _in_macros(unit: CFile) -> Iterator[tuple[int, int]]:
 def _below_hidden_heads(unit: CFile) -> Iterator[tuple[int, int]]:
     """Yield (start of the head, end) of the blocks at file scope whose head is the use of a macro."""
     code, last = unit.layout.code, 0
-    for block in unit.nodes("block"):
-        start, end = block.start_byte, block.end_byte
+    for start, end in unit.blocks:
         if start < last:
             continue
         last = end

@@ -207,7 +207,7 @@ class CObjects(Facts):
     shape = _FileObjects
 
     def collect(self, parsed: ParsedFile) -> object:
-        """Return a `_FileObjects` as plain lists."""
+        """Return a `_FileObjects`."""
         unit = as_c(parsed)
         header = unit.name.endswith(HEADERS)
         defined: dict[str, Place] = {}
@@ -222,7 +222,7 @@ class CObjects(Facts):
             shown[word.decode("utf-8", "replace")] = None  # also inside of functions
         free = _unnamed_by_macros(unit, {name.encode() for name in defined})
         kept = tuple((name, place) for name, place in defined.items() if name.encode() in free)
-        return msgspec.to_builtins(_FileObjects(kept, tuple(shown)))
+        return _FileObjects(kept, tuple(shown))
 
 
 class CExternalObject(TreeRule):
@@ -284,7 +284,7 @@ class _Blocks:
     def __init__(self, unit: CFile) -> None:
         loops = {node.start_byte for node in unit.nodes("block.loop")}
         switches = {node.start_byte for node in unit.nodes("block.switch")}
-        ranges = sorted({(node.start_byte, node.end_byte) for node in unit.nodes("block")}, key=lambda r: (r[0], -r[1]))
+        ranges = sorted(set(unit.blocks), key=lambda r: (r[0], -r[1]))
         self.starts = [start for start, _ in ranges]
         self.ends = [end for _, end in ranges]
         self.is_loop = [start in loops for start in self.starts]

@@ -75,7 +75,7 @@ class CParameters(Facts):
     shape = _FileFacts
 
     def collect(self, parsed: ParsedFile) -> object:
-        """Return a `_FileFacts` as plain lists."""
+        """Return a `_FileFacts`."""
         unit = as_c(parsed)
         parameters = _parameters(unit)
         unchecked: list[_Use] = []
@@ -95,7 +95,7 @@ class CParameters(Facts):
                 unchecked.append(_Use(function.name, name, parameter.pointer, place, helpers))
             if checked and function.name:
                 checks[("!" if function.static else "") + function.name] = tuple(checked)
-        return msgspec.to_builtins(_FileFacts(tuple(unchecked), checks))
+        return _FileFacts(tuple(unchecked), checks)
 
 
 class CUncheckedParameter(TreeRule):

@@ -100,7 +100,7 @@ class CResults(Facts):
     shape = _FileFacts
 
     def collect(self, parsed: ParsedFile) -> object:
-        """Return a `_FileFacts` as plain lists."""
+        """Return a `_FileFacts`."""
         unit = as_c(parsed)
         code = unit.layout.code
         returns: dict[str, int] = {}
@@ -133,7 +133,7 @@ class CResults(Facts):
                 one = len(macro.calls) == 1 and ONE_CALL.fullmatch(text.code.strip()) is not None
                 body = macro.calls[0].name if one else ""
                 macros[macro.name] = body if macros.get(macro.name, body) == body else ""
-        return msgspec.to_builtins(_FileFacts(returns, members, dropped, macros))
+        return _FileFacts(returns, members, dropped, macros)
 
 
 class _Drops:

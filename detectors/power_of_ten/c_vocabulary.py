@@ -82,7 +82,7 @@ class CCalls(Facts):
     shape = _FileFacts
 
     def collect(self, parsed: ParsedFile) -> object:
-        """Return a `_FileFacts` as plain lists."""
+        """Return a `_FileFacts`."""
         unit = as_c(parsed)
         calls: dict[int, dict[tuple[str, int], None]] = {}
         allocations: dict[int, list[tuple[str, Place]]] = {}
@@ -116,7 +116,7 @@ class CCalls(Facts):
             for call in macro.calls:
                 # Definitions of one name under several conditions all count.
                 macros.setdefault(macro.name, {})[_qualified(call), call.arguments] = None
-        facts = _FileFacts(
+        return _FileFacts(
             tuple(
                 _function_facts(unit, f, tuple(calls.get(f.body, ())), allocations.get(f.body, []))
                 for f in unit.functions
@@ -130,7 +130,6 @@ class CCalls(Facts):
             ),
             frozenset(name for name in {function.name for function in unit.functions} if unit.is_value(name)),
         )
-        return msgspec.to_builtins(facts)
 
 
 def _function_facts(

@@ -189,17 +189,19 @@ def f(n):
 def _checks(unit: PythonFile, more: tuple[str, ...]) -> int:
     """Count what checks something inside of functions."""
     named: dict[str, bool] = {}
+    arguments: dict[int, frozenset[str]] = {}
     found = 0
-    for scope, call, _ in unit.calls:
+    for scope, _, _, name in unit.calls:
         if scope.function is not None:
-            name = getattr(call.func, "attr", getattr(call.func, "id", ""))
             if name not in named:
                 named[name] = _validates(name, more)
             found += named[name]
     found += sum(scope.kind == "function" for scope, _ in unit.statements(ast.Assert))
     for scope, statement in unit.statements(ast.If):
         if scope.kind == "function" and isinstance(statement.body[-1], (ast.Raise, ast.Return)):
-            names = {arg.arg for arg in _arguments(scope.node.args)}
+            if scope.number not in arguments:
+                arguments[scope.number] = frozenset(arg.arg for arg in _arguments(scope.node.args))
+            names = arguments[scope.number]
             found += any(isinstance(node, ast.Name) and node.id in names for node in _nodes(statement.test))
     return found
 
@@ -259,4 +261,4 @@ def _always_holds(test: ast.Compare) -> bool:
     if isinstance(operator, ast.GtE) and getattr(getattr(left, "func", None), "id", "") == "len":
         return isinstance(right, ast.Constant) and right.value == 0
     plain = isinstance(left, (ast.Name, ast.Attribute)) and isinstance(operator, (ast.Eq, ast.Is, ast.LtE, ast.GtE))
-    return plain and ast.dump(left) == ast.dump(right)
+    return plain and left.__class__ is right.__class__ and ast.dump(left) == ast.dump(right)

@@ -62,9 +62,9 @@ def f(x, name):
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each call of something that a computed name found."""
         unit = as_python(parsed)
-        for scope, call, _ in unit.calls:
+        for scope, call, _, _ in unit.calls:
             # A method is called by the name that is written.
-            if not isinstance(call.func, ast.Attribute) and _computed(unit, scope, call.func):
+            if call.func.__class__ is not ast.Attribute and _computed(unit, scope, call.func):
                 yield self.finding(unit.at(call), "which function this calls is computed; name it")
 
 

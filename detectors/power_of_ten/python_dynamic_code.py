@@ -145,17 +145,19 @@ def g():
 def _runs(unit: PythonFile) -> Iterator[_Place]:
     """Yield where text is run as code: calls first, then what is handed on without a call that is seen."""
     settled: set[int] = set()
-    for _, call, meaning in unit.calls_of(RUNS):
+    for _, call, meaning, _ in unit.calls_of(RUNS):
         settled |= {id(item) for item in meaning.passed}
         yield call.func, f"{min(meaning.names & RUNS).removeprefix('builtins.')} runs text as code"
     words = {name.removeprefix("builtins.") for name in RUNS}
     known = words | _imported_names(unit, words)
-    handed_on: list[ast.expr] = []
-    for scope in unit.scopes:
-        # `.eval` of anything, `eval` by a name of its own, and `getattr(builtins, "eval")`.
+    # `getattr(builtins, "eval")`, `.eval` of anything, and `eval` by a name of its own.
+    fetched = (site for site in unit.calls if site.name == "getattr" and site.node.func.__class__ is ast.Name)
+    handed_on: list[ast.expr] = [site.node for site in fetched if unit.dotted(site.node, site.scope) & RUNS]
+    # In most files these words stand nowhere; other letters than ASCII's may be folded to them.
+    absent = unit.text.isascii() and not any(word in unit.text for word in words)
+    for scope in () if absent else unit.scopes:
         suspects: list[ast.expr] = [name for name in scope.loads if name.id in known]
         suspects += [item for item in scope.attributes if item.attr in words]
-        suspects += [call for call in scope.calls if getattr(call.func, "id", "") == "getattr"]
         handed_on += [item for item in suspects if unit.dotted(item, scope) & RUNS]
     if handed_on:
         settled |= {id(site.node.func) for site in unit.calls}
@@ -166,7 +168,7 @@ def _runs(unit: PythonFile) -> Iterator[_Place]:
 
 def _makes(unit: PythonFile) -> Iterator[_Place]:
     """Yield calls that make a class, a module or a function."""
-    for _, call, meaning in unit.calls_of(MAY_MAKE):
+    for _, call, meaning, _ in unit.calls_of(MAY_MAKE):
         names = meaning.names
         # `type(x)` asks, `type(name, bases, dict)` makes.
         many = len(call.args) > 1 or any(isinstance(item, ast.Starred) for item in call.args) or call.keywords
@@ -196,7 +198,7 @@ def _changes(unit: PythonFile, modules: frozenset[tuple[str, ...]]) -> Iterator[
                     yield store, "an entry of sys.modules is changed"
             if changed is not None and foreign.may_be(unit.resolve(changed, scope)):
                 yield store, f"{ast.unparse(changed)} is an imported module or class, and is changed"
-    for scope, call, _ in unit.calls_of(SETTERS):
+    for scope, call, _, _ in unit.calls_of(SETTERS):
         if call.args and foreign.may_be(unit.resolve(call.args[0], scope)):
             yield call.func, f"{ast.unparse(call.args[0])} is an imported module or class, and is changed"
 

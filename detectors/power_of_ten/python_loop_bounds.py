@@ -145,7 +145,7 @@ def f(items, n, more, file):
                     outer = scope.parent or scope
                     if _endless(unit, outer, generator.iter):
                         yield self.finding(unit.at(scope.node), "takes from an endless iterator without a limit")
-        for scope, call, _ in unit.calls_of(CONSUMERS):
+        for scope, call, _, _ in unit.calls_of(CONSUMERS):
             if call.args and _endless(unit, scope, call.args[0]):
                 yield self.finding(unit.at(call), "takes from an endless iterator without a limit")
 

@@ -95,7 +95,7 @@ def other(n):
             for decorator in scope.node.decorator_list:
                 if _has_parameters(scope) and _keeps_everything(unit, scope.parent, decorator):
                     yield self.finding(unit.at(decorator), f"the results of {scope.name} are kept without a limit")
-        for _, call, meaning in unit.calls_of(QUEUES):
+        for _, call, meaning, _ in unit.calls_of(QUEUES):
             if meaning.names & WITHOUT_A_SIZE or not _sized(call):
                 yield self.finding(unit.at(call), "a queue without a size; give it maxsize")
         yield from self._grown(unit)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 
@@ -23,7 +23,7 @@ MAX_STEPS = 256
 """Re-exports, bases and attributes that are followed for one call."""
 
 # Built-in functions that call what they are given, and where they take it.
-CALLERS = {
+CALLERS: Mapping[str, int | str] = {
     "builtins.map": 0,
     "builtins.filter": 0,
     "functools.reduce": 0,
@@ -271,19 +271,28 @@ def as_python(parsed: ParsedFile) -> PythonFile:
     return parsed
 
 
+_Known: TypeAlias = tuple[Meaning, tuple[Target, ...], tuple[int | str, ...]]
+
+
 class _Targets:
     """Meanings as plain data; the same few are asked for again and again."""
 
     def __init__(self) -> None:
-        self._known: dict[int, tuple[Meaning, tuple[Target, ...]]] = {}
+        self._known: dict[int, _Known] = {}
 
     def of(self, meaning: Meaning) -> tuple[Target, ...]:
         """Return the targets of a meaning."""
-        key = id(meaning)
-        if key not in self._known:
+        return self.known(meaning)[1]
+
+    def known(self, meaning: Meaning) -> _Known:
+        """Return what is kept of a meaning: its targets, and which argument it calls if it may be one of CALLERS."""
+        found = self._known.get(id(meaning))
+        if found is None:
+            places = (CALLERS.get(".".join(item.path)) for item in meaning.references if item.scope is None)
+            callers = tuple(place for place in places if place is not None)
             # The meaning is kept too, so that no other can take its id.
-            self._known[key] = meaning, tuple(targets_of(meaning.references))
-        return self._known[key][1]
+            self._known[id(meaning)] = found = meaning, tuple(targets_of(meaning.references)), callers
+        return found
 
 
 def _calls(unit: PythonFile, targets: _Targets) -> dict[int, dict[Target, None]]:
@@ -296,11 +305,10 @@ def _calls(unit: PythonFile, targets: _Targets) -> dict[int, dict[Target, None]]
     for scope in unit.scopes:
         sites = unit.calls[first : first + len(scope.calls)]
         first += len(sites)
-        if scope.function is not None:
+        if scope.function is not None and (sites or scope in inside):
             mine = found.setdefault(scope.function.number, {})
             for called in _called(unit, scope, sites, inside.get(scope, ()), targets):
-                for target in called:
-                    mine[target] = None
+                mine.update(dict.fromkeys(called))
     return found
 
 
@@ -308,12 +316,13 @@ def _called(
     unit: PythonFile, scope: Scope, sites: Sequence[CallSite], inside: Sequence[Scope], targets: _Targets
 ) -> Iterator[tuple[Target, ...]]:
     """Yield what the statements of a scope call, each as all that it may be."""
-    for _, call, meaning in sites:
-        yield targets.of(meaning)
-        for reference in meaning.references:
-            place = CALLERS.get(".".join(reference.path)) if reference.scope is None else None
+    for _, call, meaning, _ in sites:
+        _, means, callers = targets.known(meaning)
+        if means:
+            yield means
+        for place in callers:
             given = call.args[:1] if place == 0 else [word.value for word in call.keywords if word.arg == place]
-            for argument in given if place is not None else ():
+            for argument in given:
                 yield tuple(Target(inner.number, 0, ()) for inner in inside if inner.node is argument)
                 yield targets.of(unit.resolve(argument, scope))
     for inner in inside:
@@ -360,8 +369,10 @@ def _bases(unit: PythonFile, scope: Scope, targets: _Targets) -> Iterator[Target
 
 
 def _place(unit: PythonFile, scope: Scope) -> tuple[int, int, int, int]:
-    region = Region(1) if scope.kind == "module" else unit.name_of(scope)
-    return region.start_line, region.start_column, region.end_line, region.end_column
+    if scope.kind == "module":
+        region = Region(1)
+        return region.start_line, region.start_column, region.end_line, region.end_column
+    return unit.place_of_name(scope)
 
 
 def _further(target: Target, rest: tuple[str, ...]) -> Target:

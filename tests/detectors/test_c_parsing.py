@@ -228,3 +228,26 @@ def test_prototypes_behind_members_that_a_macro_writes() -> None:
     unit = CFile(source, "c", "a.h")
 
     assert {prototype.name for prototype in unit.prototypes} == {"start", "stop"}
+
+
+def test_tables_of_numbers_are_left_out_in_place() -> None:
+    """A table that is not parsed must move nothing behind it, nor swallow what is no number."""
+    table = "static const int t[] = {\n" + "    -1, 0x2aUL, 3.5e+3f,\n" * 40 + "};\n"
+    mixed = "static const int u[] = { 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, (int) sizeof(int) };\n"
+    text = (table + mixed + "int f(int n) { return g(n); }\n").encode()
+    unit = CFile(text, "c", "x.c")
+    assert unit.understood == 1.0
+    assert [function.start for function in unit.functions] == [text.index(b"int f(")]
+    assert [declared.name for declared in unit.objects] == [b"t", b"u"]
+    assert b"0x2a" not in (unit.tree.root_node.text or b"")
+    assert b"sizeof(int)" in (unit.tree.root_node.text or b"")
+
+
+def test_calls_within_calls_and_split_heads_are_all_seen() -> None:
+    """Calls are read backwards from their parentheses: one that opens another's arguments must not hide it."""
+    text = b"int f(int n)\n{\n    return outer(inner(n), (last)(n)) + spaced\n        (n) + s.member(n) + p->member(n);\n}\n"
+    unit = CFile(text, "c", "x.c")
+    assert [call.name for call in unit.calls] == ["outer", "inner", "last", "spaced"]
+    assert [text[call.start :].split(b"(")[0].split(b")")[0].strip() for call in unit.calls] == [
+        call.name.encode() for call in unit.calls
+    ]
