@@ -18,10 +18,19 @@ Marker = Callable[[Sequence[str], Finding], str | None]
 
 def lines_of(data: bytes) -> list[str]:
     """Return the file's lines, decoded as Python or UTF-8 or Latin-1; ends at `\\n`, `\\r\\n` or `\\r`."""
-    return re.split(r"\r\n|\n|\r", decode(data, "text"))
+    if not data:
+        return [""]
+    lines = re.split(r"\r\n|\n|\r", decode(data, "text"))
+    assert "\r" not in lines[-1], "each kind of line end parts lines"
+    return lines
 
 
 def suppressed(finding: Finding, lines: Sequence[str], marker: Marker) -> Finding:
     """Return the finding, marked as suppressed where `marker` says so."""
+    assert finding.suppression is None, "tools run with their markers switched off"
     found = marker(lines, finding)
-    return finding if found is None else msgspec.structs.replace(finding, suppression=Suppression(found.strip()[:200]))
+    if found is None:
+        return finding
+    text = found.strip()[:200]
+    assert text, "a marker is something that stands in the source"
+    return msgspec.structs.replace(finding, suppression=Suppression(text))
