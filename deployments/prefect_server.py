@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from detectors.errors import DetectorPoolError
+from detectors.errors import DetectorPoolError, told
 
 __all__ = ["QUIET", "ServerNotStarted", "run_server"]
 
@@ -44,15 +44,13 @@ SERVICES_OFF = {
 """What a server of one run has no use for."""
 
 
+@told
 class ServerNotStarted(DetectorPoolError):
     """The Prefect server did not come up."""
 
-    def __init__(self, log: str, seen: str) -> None:
-        super().__init__(log, seen)
-        self.log, self.seen = log, seen
-
-    def __str__(self) -> str:
-        return f"the Prefect server did not start ({self.seen}); its log is {self.log}; `scan` works without it"
+    log: str
+    seen: str
+    message = "the Prefect server did not start ({seen}); its log is {log}; `scan` works without it"
 
 
 @contextlib.contextmanager
