@@ -12,6 +12,8 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from detectors.errors import UsageError
+
 __all__ = ["MemoryState", "next_limit", "read_memory"]
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -47,8 +49,12 @@ def read_memory(cgroup_root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> M
     Args:
         cgroup_root: Where control groups are mounted.
         membership: The kernel's list of this process's groups.
+
+    Raises:
+        UsageError: `cgroup_root` is relative: it would follow the working directory.
     """
-    assert cgroup_root.is_absolute(), "a relative root would follow the working directory"
+    if not cgroup_root.is_absolute():
+        raise UsageError(f"control groups are mounted at an absolute path, not at {cgroup_root}")
     machine = psutil.virtual_memory()
     whole = tightest = MemoryState(machine.total, min(machine.available, machine.total), "machine")
     for folder, names in _groups(cgroup_root, membership):
