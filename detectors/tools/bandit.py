@@ -12,7 +12,7 @@ import msgspec
 from detectors.detector import Tool
 from detectors.errors import ToolCrashed, ToolOutputInvalid
 from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
-from detectors.tools.suppressions import lines_of, suppressed
+from detectors.tools.suppressions import column_of, lines_of, suppressed
 
 LEVELS: dict[str, Level] = {"HIGH": "error", "MEDIUM": "warning", "LOW": "note"}
 NOSEC = re.compile(r"#.*?\bnosec\b:?(?P<tests>[^#]*)", re.IGNORECASE)
@@ -65,7 +65,7 @@ def _finding(entry: dict[str, Any], lines: Sequence[str]) -> Finding:
         raise ValueError(f"a result without a place: line {entry['line_number']}")
     number = entry["line_number"]
     line = lines[number - 1] if 0 < number <= len(lines) else ""
-    region = Region(number, _column(line, entry.get("col_offset", 0)))
+    region = Region(number, column_of(line, entry.get("col_offset", 0)))
     # B105 to B107 quote the password that they found; evidence must not spread it.
     message = re.sub(r"password: .*", "password", entry["issue_text"], flags=re.DOTALL)
     assert "password: " not in message, "it would quote the password"
@@ -82,11 +82,3 @@ def _finding(entry: dict[str, Any], lines: Sequence[str]) -> Finding:
         )
 
     return suppressed(finding, lines, marker)
-
-
-def _column(line: str, offset: int) -> int:
-    """Return the column of a byte offset, as `ast` counts, in code points from 1."""
-    assert "\n" not in line, "an offset counts from the start of one line"
-    if offset <= 0:
-        return 1
-    return len(line.encode("utf-8", "surrogatepass")[:offset].decode("utf-8", "replace")) + 1
