@@ -26,7 +26,7 @@ exception; `LedgerDamaged` comes where a damaged ledger is to be written to or r
 
 from __future__ import annotations
 
-from detectors.errors import DetectorPoolError
+from detectors.errors import DetectorPoolError, told
 
 __all__ = [
     "AttestationInvalid",
@@ -53,40 +53,35 @@ class EvidenceError(DetectorPoolError):
     """Evidence cannot be written."""
 
 
+@told
 class EvidenceExists(EvidenceError):
     """The evidence folder exists and is not empty; evidence is never overwritten."""
 
     exit_code = 2
 
-    def __init__(self, folder: str) -> None:
-        super().__init__(folder)
-        self.folder = folder
-
-    def __str__(self) -> str:
-        return f"{self.folder} exists and is not empty; evidence is never overwritten: name a new folder"
+    folder: str
+    message = "{folder} exists and is not empty; evidence is never overwritten: name a new folder"
 
 
+@told
 class DataInvalid(EvidenceError):
     """Tables of a run that do not hold what is expected of them."""
 
     exit_code = 1
 
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__(problems)
-        self.problems = problems
+    problems: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"the run's own tables are not as they must be, so do not rely on it: {'; '.join(self.problems[:5])}"
 
 
+@told
 class SuiteBroken(EvidenceError):
     """Expectations that cannot be evaluated; nothing is known of the data."""
 
     exit_code = 3
 
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__(problems)
-        self.problems = problems
+    problems: tuple[str, ...]
 
     def __str__(self) -> str:
         return f"the expectations themselves are broken, and say nothing of the data: {'; '.join(self.problems[:5])}"
@@ -101,17 +96,15 @@ class ExpectationsMissing(EvidenceError):
         return "validation needs Great Expectations: pip install 'enterprise-detector-pool[validation]'"
 
 
+@told
 class KeyUnusable(EvidenceError):
     """A key file that must not or cannot be used."""
 
     exit_code = 2
 
-    def __init__(self, file: str, problem: str) -> None:
-        super().__init__(file, problem)
-        self.file, self.problem = file, problem
-
-    def __str__(self) -> str:
-        return f"the key {self.file} cannot be used: {self.problem}"
+    file: str
+    problem: str
+    message = "the key {file} cannot be used: {problem}"
 
 
 class AttestationInvalid(EvidenceError):
@@ -120,30 +113,26 @@ class AttestationInvalid(EvidenceError):
     exit_code = 1
 
 
+@told
 class PolicyInvalid(EvidenceError):
     """The access policy cannot be read, is open to others, or makes no sense; until then nobody may anything."""
 
     exit_code = 2
 
-    def __init__(self, file: str, problem: str) -> None:
-        super().__init__(file, problem)
-        self.file, self.problem = file, problem
-
-    def __str__(self) -> str:
-        return f"the access policy {self.file} cannot be used: {self.problem}"
+    file: str
+    problem: str
+    message = "the access policy {file} cannot be used: {problem}"
 
 
+@told
 class IdentityUnproven(EvidenceError):
     """A token, a key or a signed request does not prove who somebody is."""
 
     exit_code = 6
 
-    def __init__(self, proof: str, problem: str) -> None:
-        super().__init__(proof, problem)
-        self.proof, self.problem = proof, problem
-
-    def __str__(self) -> str:
-        return f"{self.proof} proves nothing: {self.problem}"
+    proof: str
+    problem: str
+    message = "{proof} proves nothing: {problem}"
 
 
 class LedgerError(EvidenceError):
@@ -152,20 +141,19 @@ class LedgerError(EvidenceError):
     exit_code = 7
 
 
+@told
 class LedgerDamaged(LedgerError):
     """The ledger was changed or is damaged; nothing is read from or added to it."""
 
     exit_code = 1
 
-    def __init__(self, ledger: str, index: int, problem: str) -> None:
-        super().__init__(ledger, index, problem)
-        self.ledger, self.index, self.problem = ledger, index, problem
-
-    def __str__(self) -> str:
-        return (
-            f"the ledger {self.ledger} is damaged at record {self.index}: {self.problem}; "
-            "keep the folder as it is, and compare it with a copy and with checkpoints kept elsewhere"
-        )
+    ledger: str
+    index: int
+    problem: str
+    message = (
+        "the ledger {ledger} is damaged at record {index}: {problem}; "
+        "keep the folder as it is, and compare it with a copy and with checkpoints kept elsewhere"
+    )
 
 
 class ProofInvalid(LedgerError):
@@ -174,67 +162,56 @@ class ProofInvalid(LedgerError):
     exit_code = 1
 
 
+@told
 class CheckpointInvalid(LedgerError):
     """A checkpoint that cannot serve as an anchor: empty, damaged, forged, or of another ledger."""
 
     exit_code = 2
 
-    def __init__(self, origin: str, problem: str) -> None:
-        super().__init__(origin, problem)
-        self.origin, self.problem = origin, problem
-
-    def __str__(self) -> str:
-        return f"the checkpoint {self.origin} cannot be used: {self.problem}"
+    origin: str
+    problem: str
+    message = "the checkpoint {origin} cannot be used: {problem}"
 
 
+@told
 class LedgerMissing(LedgerError):
     """There is no ledger where one must be, or something where a new one shall be."""
 
     exit_code = 2
 
-    def __init__(self, folder: str, problem: str) -> None:
-        super().__init__(folder, problem)
-        self.folder, self.problem = folder, problem
-
-    def __str__(self) -> str:
-        return f"{self.folder}: {self.problem}"
+    folder: str
+    problem: str
+    message = "{folder}: {problem}"
 
 
+@told
 class LedgerBusy(LedgerError):
     """Another process holds the ledger for writing."""
 
     exit_code = 5
 
-    def __init__(self, ledger: str) -> None:
-        super().__init__(ledger)
-        self.ledger = ledger
-
-    def __str__(self) -> str:
-        return f"another writer holds the ledger {self.ledger}; there is one writer at a time, wait until it has ended"
+    ledger: str
+    message = "another writer holds the ledger {ledger}; there is one writer at a time, wait until it has ended"
 
 
+@told
 class LedgerLocked(LedgerError):
     """The passphrase or the signing key is wrong or missing."""
 
     exit_code = 6
 
-    def __init__(self, ledger: str, problem: str) -> None:
-        super().__init__(ledger, problem)
-        self.ledger, self.problem = ledger, problem
-
-    def __str__(self) -> str:
-        return f"the ledger {self.ledger} stays closed: {self.problem}"
+    ledger: str
+    problem: str
+    message = "the ledger {ledger} stays closed: {problem}"
 
 
+@told
 class LedgerUnwritable(LedgerError):
     """The operating system refused: disk full, read-only folder, device error."""
 
-    def __init__(self, ledger: str, problem: str) -> None:
-        super().__init__(ledger, problem)
-        self.ledger, self.problem = ledger, problem
-
-    def __str__(self) -> str:
-        return (
-            f"the ledger {self.ledger} cannot be read or written: {self.problem}; "
-            "what was acknowledged is kept, what was not is to be appended again"
-        )
+    ledger: str
+    problem: str
+    message = (
+        "the ledger {ledger} cannot be read or written: {problem}; "
+        "what was acknowledged is kept, what was not is to be appended again"
+    )

@@ -71,23 +71,25 @@ class Frontier:
         for level in range(size.bit_length() - 1, -1, -1):
             if size >> level & 1:
                 self._levels[level] = left.pop(0)
-        self._size = size
-
-    @property
-    def size(self) -> int:
+        assert not left, "each peak has its level"
+        self.size = size
         """Number of leaves."""
-        return self._size
 
     @property
     def peaks(self) -> tuple[bytes, ...]:
         """Roots of the complete subtrees, the largest (leftmost) first."""
-        return tuple(peak for peak in reversed(self._levels) if peak)
+        found = tuple(peak for peak in reversed(self._levels) if peak)
+        assert len(found) == self.size.bit_count(), "one peak for each one-bit of the size"
+        return found
 
     def extend(self, leaves: Sequence[bytes]) -> None:
         """Add leaf hashes; level by level, since that is what Python does fastest."""
+        if not leaves:
+            return
+        assert len(leaves[0]) == len(leaves[-1]) == HASH_BYTES, "leaves come as their hashes"
         sha256, nodes = hashlib.sha256, list(leaves)
-        self._size += len(nodes)
-        for level in range(self._size.bit_length()):
+        self.size += len(nodes)
+        for level in range(self.size.bit_length()):
             if not nodes:
                 break
             if level == len(self._levels):
@@ -97,17 +99,23 @@ class Frontier:
             self._levels[level] = nodes.pop() if len(nodes) & 1 else b""
             pairs = iter(nodes)
             nodes = [sha256(b"\1" + left + right).digest() for left, right in zip(pairs, pairs, strict=True)]
-        assert len(self._levels) == self._size.bit_length(), "one level for each bit of the size"
+        assert len(self._levels) == self.size.bit_length(), "one level for each bit of the size"
 
     def root(self) -> bytes:
         """Return the root (RFC 6962 MTH)."""
-        return _folded(self.peaks) if self._size else EMPTY_ROOT
+        if not self.size:
+            return EMPTY_ROOT
+        found = _folded(self.peaks)
+        assert len(found) == HASH_BYTES, "a root is a hash"
+        return found
 
 
 def tree_hash(leaf_hashes: Iterable[bytes]) -> bytes:
     """Return the root over leaf hashes (RFC 6962 MTH)."""
+    leaves = list(leaf_hashes)
     frontier = Frontier()
-    frontier.extend(list(leaf_hashes))
+    frontier.extend(leaves)
+    assert frontier.size == len(leaves), "every leaf is in the tree"
     return frontier.root()
 
 
@@ -134,6 +142,8 @@ def inclusion_proof(nodes: Nodes, index: int, size: int) -> tuple[bytes, ...]:
         else:
             path.append(_range_root(nodes, low, middle))
             low = middle
+    assert (low, high) == (index, index + 1), "the way down ends at the leaf"
+    assert len(path) <= size.bit_length(), "at most one sibling a level"
     return tuple(reversed(path))
 
 
@@ -153,8 +163,10 @@ def consistency_proof(nodes: Nodes, old_size: int, size: int) -> tuple[bytes, ..
         else:
             path.append(_range_root(nodes, low, middle))
             low, whole = middle, False
+    assert old_size == high, "the way down ends where the old tree ends"
     if not whole:
         path.append(_range_root(nodes, low, high))
+    assert len(path) <= size.bit_length() + 1, "at most one subtree a level, and the one that is left"
     return tuple(reversed(path))
 
 
@@ -189,6 +201,7 @@ def root_from_inclusion_proof(index: int, size: int, leaf: bytes, path: Sequence
         position, last = position >> 1, last >> 1
     if last:
         raise ProofInvalid("the inclusion proof is shorter than the tree is high")
+    assert len(found) == HASH_BYTES, "a root is a hash"
     return found
 
 
@@ -224,6 +237,7 @@ def verify_consistency(old_size: int, size: int, path: Sequence[bytes], old_root
     old, last = old_size - 1, size - 1
     while old & 1:
         old, last = old >> 1, last >> 1
+    assert old < last, "the old tree ends before the new one"
     old_found = found = hashes[0]
     for sibling in hashes[1:]:
         if not last:
@@ -241,20 +255,26 @@ def verify_consistency(old_size: int, size: int, path: Sequence[bytes], old_root
 
 def _split(size: int) -> int:
     """Return the largest power of two below `size`."""
-    return 1 << (size - 1).bit_length() - 1
+    assert size > 1, "one leaf cannot be split"
+    left = 1 << (size - 1).bit_length() - 1
+    assert left < size <= 2 * left, "the left side is full, and not the smaller one"
+    return left
 
 
 def _range_root(nodes: Nodes, low: int, high: int) -> bytes:
     """Return the root over leaves `low` to `high`, where `low` is a multiple of each power of two up to the length."""
+    assert low < high, "no leaves have no root"
     peaks = []
     while low < high:
         level = (high - low).bit_length() - 1
+        assert low & ((1 << level) - 1) == 0, "a complete subtree begins at a multiple of its length"
         peaks.append(nodes(level, low >> level))
         low += 1 << level
     return _folded(peaks)
 
 
 def _folded(peaks: Sequence[bytes]) -> bytes:
+    assert peaks, "no peaks have no root"
     found = peaks[-1]
     for peak in reversed(peaks[:-1]):
         found = node_hash(peak, found)

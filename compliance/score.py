@@ -64,11 +64,13 @@ def score_of(run: RunRecord, functions: Mapping[str, Sequence[FunctionSpan]]) ->
         run: Of the Power of Ten's detectors at least.
         functions: By report path, of every file that they analysed; empty for a file without functions.
     """
+    assert functions.keys() <= {file.path for file in run.files}, "they are of files of this run"
     places = {path: _Places(spans) for path, spans in functions.items()}
     rules = {rule: _rule(rule, run, places) for rule in RULES}
-    return Score(
-        _mean([rule.score for rule in rules.values()]), _mean([rule.strict_score for rule in rules.values()]), rules
-    )
+    score = _mean([rule.score for rule in rules.values()])
+    strict_score = _mean([rule.strict_score for rule in rules.values()])
+    assert score is None or strict_score is None or strict_score <= score, "suppressed findings better no score"
+    return Score(score, strict_score, rules)
 
 
 class _Places:
@@ -85,28 +87,38 @@ class _Places:
             opened.append((spans[number].end_line, number))
             self._mark(spans[number].start_line, number)
         self._leave(opened, 1 << 62)
+        assert not opened, "every function ends"
+        assert bool(self._starts) == bool(spans), "each function changes who the owner is"
 
     def owner(self, line: int) -> int:
         """Return the number of the innermost function that holds a line, or TOP_LEVEL."""
+        assert line >= 1, "lines count from 1"
         place = bisect.bisect_right(self._starts, line) - 1
-        return self._owners[place] if place >= 0 else TOP_LEVEL
+        found = self._owners[place] if place >= 0 else TOP_LEVEL
+        assert TOP_LEVEL <= found < self.count, "it is one of the functions, or none"
+        return found
 
     def _leave(self, opened: list[tuple[int, int]], line: int) -> None:
+        assert line >= 1, "lines count from 1"
         for end, _ in opened[::-1]:
             if end >= line:
                 break
             opened.pop()
             self._mark(end + 1, opened[-1][1] if opened else TOP_LEVEL)
+        assert not opened or opened[-1][0] >= line, "who is left ends on this line or later"
 
     def _mark(self, line: int, owner: int) -> None:
+        assert TOP_LEVEL <= owner < self.count, "it is one of the functions, or none"
         if self._starts and self._starts[-1] == line:
             self._owners[-1] = owner
         else:
             self._starts.append(line)
             self._owners.append(owner)
+        assert len(self._starts) == len(self._owners), "each line at which the owner changes has one"
 
 
 def _rule(rule: str, run: RunRecord, places: Mapping[str, _Places]) -> RuleScore:
+    assert rule in RULES, "there are ten"
     if rule == "R10" and (missing := _missing_warners(run, places)):
         return RuleScore(0, 0, 0, None, None, missing)
     if rule in OF_FILES:
@@ -124,6 +136,7 @@ def _rule(rule: str, run: RunRecord, places: Mapping[str, _Places]) -> RuleScore
         strict.add(unit)
         if not finding.suppressed:
             open_.add(unit)
+    assert open_ <= strict, "what breaks a rule breaks it strictly"
     if not checked:
         return RuleScore(0, 0, 0, None, None, "nothing to check")
     kept, strictly = 100 * (checked - len(open_)) / checked, 100 * (checked - len(strict)) / checked
@@ -132,6 +145,7 @@ def _rule(rule: str, run: RunRecord, places: Mapping[str, _Places]) -> RuleScore
 
 def _of_rule(rule: str, findings: Iterable[LocatedFinding]) -> Iterable[LocatedFinding]:
     warners = {name for names in WARNERS.values() for name in names}
+    assert warners <= set(DETECTORS), "who speaks for rule 10 is run"
     for finding in findings:
         named = RULE_ID.match(finding.finding.rule)
         if (named is not None and named[1] == rule) or (rule == "R10" and finding.detector in warners):
@@ -140,13 +154,18 @@ def _of_rule(rule: str, findings: Iterable[LocatedFinding]) -> Iterable[LocatedF
 
 def _missing_warners(run: RunRecord, places: Mapping[str, _Places]) -> str:
     """Return which detectors of rule 10 did not answer for all files; empty if all did."""
+    if not places:
+        return ""
     ran = {detector.name for detector in run.detectors}
     wanted = {name for file in run.files if file.path in places for name in WARNERS.get(file.language, ())}
     silent = {entry.detector for entry in run.not_analysed if entry.detector in wanted}
     missing = sorted((wanted - ran) | silent)
+    assert wanted.issuperset(missing), "nobody is missed who was not wanted"
     return f"without an answer for every file: {', '.join(missing)}" if missing else ""
 
 
 def _mean(scores: Sequence[float | None]) -> float | None:
-    known = [score for score in scores if score is not None]
-    return sum(known) / len(known) if len(known) >= FEWEST_RULES else None
+    assert len(scores) == len(RULES), "a rule without a score is in it, too"
+    if len(known := [score for score in scores if score is not None]) < FEWEST_RULES:
+        return None
+    return sum(known) / len(known)

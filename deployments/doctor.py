@@ -23,6 +23,7 @@ __all__ = ["Check", "examine"]
 
 NEEDED = ("prefect", "distributed", "cryptography", "pyarrow", "tree-sitter", "tree-sitter-c", "tree-sitter-cpp")
 LOW_DISK_BYTES = 1 << 30
+MAX_KEY_BYTES = 1 << 16
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -35,24 +36,25 @@ class Check(msgspec.Struct, frozen=True):
 
     def shown(self) -> dict[str, object]:
         """Return it for `--json`."""
+        assert self.ok or self.mend, "what is wrong comes with what to do about it"
         return msgspec.structs.asdict(self)
 
 
 def examine(settings: Settings) -> tuple[Check, ...]:
     """Look at interpreter, libraries, tools, isolation, folders, keys, access, certificates; starts nothing heavy."""
-    return (
-        *_python(), *_libraries(), *_tools(), *_isolation(), *_folders(settings), *_key(settings), *_ledger(settings),
-        *_access(), *_certificates(), *_formats(),
+    checks = (
+        *_interpreter(), *_tools(), *_isolation(), *_folders(settings), *_key(settings),
+        *_ledger(settings), *_access(), *_certificates(), *_formats(),
     )  # fmt: skip
+    assert len({check.what for check in checks}) == len(checks), "each thing is told once"
+    assert all(check.seen for check in checks), "whoever looks sees something"
+    return checks
 
 
-def _python() -> Iterator[Check]:
+def _interpreter() -> Iterator[Check]:
     seen = ".".join(map(str, sys.version_info[:3]))
     ok = sys.version_info >= (3, 11)
     yield Check("python", ok, seen, "" if ok else "install Python 3.11 or later")
-
-
-def _libraries() -> Iterator[Check]:
     for name in NEEDED:
         try:
             yield Check(name, True, importlib.metadata.version(name))
@@ -83,9 +85,10 @@ def _isolation() -> Iterator[Check]:
 
 def _folders(settings: Settings) -> Iterator[Check]:
     for what, folder in (("cache folder", settings.cache), ("state folder", settings.state)):
-        there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
+        assert folder.is_absolute(), "one of its parents exists, the root at last"
+        there = next(place for place in (folder, *folder.parents) if place.exists())
         writable = os.access(there, os.W_OK | os.X_OK)
-        free = shutil.disk_usage(there).free if there.exists() else 0
+        free = shutil.disk_usage(there).free
         mend = "" if writable else "make it writable, or name another (--cache, DETECTOR_POOL_HOME)"
         if writable and free < LOW_DISK_BYTES:
             mend = "free some disk: results may not be kept"
@@ -93,8 +96,7 @@ def _folders(settings: Settings) -> Iterator[Check]:
 
 
 def _key(settings: Settings) -> Iterator[Check]:
-    file = settings.keys / "signing-key.pem"
-    if not file.exists():
+    if not (file := settings.keys / "signing-key.pem").exists():
         yield Check("signing key", True, "none yet; the first evidence makes one")
         return
     mode = stat.S_IMODE(file.lstat().st_mode)
@@ -174,7 +176,10 @@ def _described(file: Path) -> str:
     from compliance.errors import KeyUnusable
     from compliance.signing import PUBLIC, VerifyingKey
 
+    assert file.is_absolute(), "it lies in the state's folder"
     try:
+        if file.stat().st_size > MAX_KEY_BYTES:
+            return f"{file} is larger than any key"
         known = f"id {VerifyingKey.load(file.with_name(PUBLIC)).id[:16]}"
         return f"{known}, {'encrypted' if b'ENCRYPTED' in file.read_bytes() else 'not encrypted'}"
     except (KeyUnusable, OSError) as problem:

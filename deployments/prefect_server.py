@@ -20,7 +20,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from detectors.errors import DetectorPoolError
+from detectors.errors import DetectorPoolError, told
 
 __all__ = ["QUIET", "ServerNotStarted", "run_server"]
 
@@ -44,15 +44,13 @@ SERVICES_OFF = {
 """What a server of one run has no use for."""
 
 
+@told
 class ServerNotStarted(DetectorPoolError):
     """The Prefect server did not come up."""
 
-    def __init__(self, log: str, seen: str) -> None:
-        super().__init__(log, seen)
-        self.log, self.seen = log, seen
-
-    def __str__(self) -> str:
-        return f"the Prefect server did not start ({self.seen}); its log is {self.log}; `scan` works without it"
+    log: str
+    seen: str
+    message = "the Prefect server did not start ({seen}); its log is {log}; `scan` works without it"
 
 
 @contextlib.contextmanager
@@ -71,10 +69,13 @@ def run_server(home: Path) -> Iterator[str]:
     Raises:
         ServerNotStarted: With the place of its log.
     """
+    assert home.is_absolute(), "the server has a working directory of its own"
     configured = os.environ.get("PREFECT_API_URL")
     with contextlib.ExitStack() as stack:
         if configured:
-            stack.enter_context(_environment({**QUIET, **_kept(("PREFECT_SERVER_UI_ENABLED",))}))
+            # Whether the server of somebody else has a page is theirs to say.
+            page = "PREFECT_SERVER_UI_ENABLED"
+            stack.enter_context(_environment({**QUIET, page: os.environ.get(page, QUIET[page])}))
             yield configured
             return
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -82,6 +83,8 @@ def run_server(home: Path) -> Iterator[str]:
         password = secrets.token_urlsafe(32)
         port = _free_port()
         url = f"http://127.0.0.1:{port}/api"
+        assert own.parent == home, "what is remembered stays in the folder of the state"
+        assert password not in url, "an address is shown to everybody"
         settings = {
             **QUIET,
             "PREFECT_HOME": str(own),
@@ -105,7 +108,9 @@ def _server(log: Path, port: int, settings: dict[str, str]) -> Iterator[None]:
     # The server ends with us even when we are killed and cannot end it.
     prefix = [setpriv, "--pdeathsig", "TERM", "--"] if setpriv else []
     command = [*prefix, sys.executable, "-m", "uvicorn", "--factory", "prefect.server.api.server:create_app"]
+    assert log.is_absolute(), "its place is told when the server does not start"
     options = ("--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--timeout-graceful-shutdown", "2")
+    assert not {*settings.values()} & {*command, *options}, "arguments are shown to every user of the machine"
     with log.open("ab") as output:
         process = subprocess.Popen(
             [*command, *options],
@@ -127,6 +132,8 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     """Return once the server answers; only its health is free to ask without the password."""
     import http.client
 
+    assert 0 < port < 1 << 16, "it was bound once"
+    assert log.exists(), "the server writes to it from its start"
     deadline = time.monotonic() + START_LIMIT_S
     while time.monotonic() < deadline:
         if process.poll() is not None:
@@ -145,6 +152,7 @@ def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
+    assert process.pid > 1, "it ends a group of its own and nobody else's"
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGTERM)
     try:
@@ -153,6 +161,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+    assert process.returncode is not None, "nobody is left behind"
 
 
 @contextlib.contextmanager
@@ -160,6 +169,7 @@ def _own_folder(home: Path) -> Iterator[Path]:
     """Yield the folder of this run's server: the first that no other run holds."""
     import fcntl
 
+    assert home.is_dir(), "folders of runs lie in it"
     with contextlib.ExitStack() as stack:
         for number in range(64):
             folder = home / f"server-{number}"
@@ -174,10 +184,12 @@ def _own_folder(home: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _environment(values: dict[str, str], remove: tuple[str, ...] = ()) -> Iterator[None]:
+    assert not values.keys() & set(remove), "a variable is set or taken away"
     before = {name: os.environ.get(name) for name in (*values, *remove)}
     os.environ.update(values)
     for name in remove:
         os.environ.pop(name, None)
+    assert os.environ.keys().isdisjoint(remove), "no child process inherits what was taken away"
     try:
         yield
     finally:
@@ -188,12 +200,9 @@ def _environment(values: dict[str, str], remove: tuple[str, ...] = ()) -> Iterat
                 os.environ[name] = value
 
 
-def _kept(names: tuple[str, ...]) -> dict[str, str]:
-    return {name: os.environ[name] for name in names if name in os.environ}
-
-
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-        return port
+    assert port > 0, "the system chose one"
+    return port

@@ -26,6 +26,7 @@ class Settings:
     @property
     def keys(self) -> Path:
         """Folder of the signing key, mode 0700."""
+        assert self.state.is_absolute(), "a relative folder would follow the working directory"
         return self.state / "keys"
 
     @property
@@ -51,6 +52,7 @@ class Settings:
     @property
     def prefect(self) -> Path:
         """Folder of the Prefect server that a run brings up."""
+        assert self.state != self.cache, "the cache may be deleted at any time, what is remembered may not"
         return self.state / "prefect"
 
     @classmethod
@@ -63,7 +65,7 @@ class Settings:
             passphrase_file: What `--passphrase-file` named; its first line counts.
 
         Raises:
-            UsageError: The passphrase file cannot be read.
+            UsageError: The passphrase file cannot be read, or the cache would lie among what must be kept.
         """
         from compliance.identity import state_folder
 
@@ -74,7 +76,14 @@ class Settings:
             import platformdirs
 
             default_cache = platformdirs.user_cache_path("detector-pool")
-        return cls((cache or default_cache).absolute(), state_folder(), _passphrase(passphrase_file))
+        state = state_folder()
+        if cache is not None and cache.absolute() == state:
+            raise UsageError(f"{cache} holds keys, and a cache may be deleted at any time; name another --cache")
+        settings = cls((cache or default_cache).absolute(), state, _passphrase(passphrase_file))
+        assert settings.cache.is_absolute(), "every process of the run means the same folder"
+        assert settings.state.is_absolute(), "every process of the run means the same folder"
+        assert settings.passphrase is None or len(settings.passphrase) > 0, "an empty passphrase would lock nothing"
+        return settings
 
 
 def _passphrase(file: Path | None) -> bytes | None:
@@ -84,9 +93,12 @@ def _passphrase(file: Path | None) -> bytes | None:
         return os.fsencode(text) if text else None
     try:
         with file.open("rb") as opened:
-            line = opened.read(MAX_PASSPHRASE_BYTES).split(b"\n", 1)[0].rstrip(b"\r")
+            line = opened.read(MAX_PASSPHRASE_BYTES + 1).split(b"\n", 1)[0].rstrip(b"\r")
     except OSError as problem:
         raise UsageError(f"the passphrase file {file} cannot be read: {problem.strerror}") from problem
     if not line:
         raise UsageError(f"the passphrase file {file} is empty")
+    if len(line) > MAX_PASSPHRASE_BYTES:
+        raise UsageError(f"the first line of the passphrase file {file} is longer than {MAX_PASSPHRASE_BYTES} bytes")
+    assert b"\n" not in line, "one line is the passphrase"
     return line

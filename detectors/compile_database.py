@@ -46,6 +46,10 @@ def commands_of(data: bytes, folder: str, root: str, label: str) -> dict[str, Co
     Raises:
         ValueError: It is no compile database.
     """
+    assert root.startswith("/"), "names of the database are held against the whole path"
+    assert not folder.startswith("/"), "the database lies below the root"
+    if not data:
+        raise ValueError("no compile database: it is empty")
     try:
         entries = msgspec.json.decode(data, type=list[_Entry])
     except msgspec.MsgspecError as problem:
@@ -68,9 +72,13 @@ class _Place:
         # A tree that was moved since: the build's folder is the one that the database lies in.
         self._base = folder if inside is None else inside
         self._moved = inside is None
+        assert not self._base.startswith("/"), "the build's folder is one of the tree"
+        assert "/" not in label, "a label is the first part of its report paths"
 
     def path(self, name: str) -> str | None:
         """Return the report path that a name of the entry means; `None` if it lies outside of the tree."""
+        if not name:
+            return None
         absolute = os.path.normpath(f"{self._directory}/{name}" if not name.startswith("/") else name)
         if self._moved:
             moved = os.path.normpath(f"{self._base}/{os.path.relpath(absolute, self._directory)}".lstrip("/"))
@@ -80,18 +88,23 @@ class _Place:
         if relative is None:
             return None
         relative = "" if relative == "." else relative
+        assert not relative.startswith(("/", "../")), "nothing outside of the tree is passed on"
         return f"{self._label}/{relative}".rstrip("/") if self._label else relative
 
     @staticmethod
     def _below(path: str, root: str) -> str | None:
+        assert root, "the root is a folder"
         if path == root:
             return ""
-        return path[len(root) + 1 :] if path.startswith(root.rstrip("/") + "/") else None
+        inside = root.rstrip("/") + "/"
+        return path[len(inside) :] if path.startswith(inside) else None
 
 
 def _arguments(entry: _Entry) -> Sequence[str]:
     if entry.arguments:
         return entry.arguments
+    if not entry.command:
+        return ()
     try:
         return shlex.split(entry.command)
     except ValueError:
@@ -112,11 +125,15 @@ def _context(arguments: Sequence[str], place: _Place) -> Context:
                 flags += ["-include", path]
         elif MACRO.match(name) or STANDARD.match(name):
             flags.append(name)
+    assert len(set(search)) == len(search), "a folder is searched once"
+    assert not any(folder.startswith("/") for folder in search), "folders are those of the tree"
     return Context(search=tuple(search), flags=tuple(flags))
 
 
 def _pairs(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Yield (option, value) with the value apart; an option that carries none has an empty one."""
+    if not arguments:
+        return
     rest = iter(arguments)
     for argument in rest:
         joined = next((name for name in FOLDERS if argument.startswith(name) and argument != name), None)

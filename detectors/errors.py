@@ -24,13 +24,16 @@ Every error the engine raises, as one tree:
     │   └── ClusterLost
     └── FormatTooNew               exit 2   a file on disk was written by a newer version
 
-An expected outcome is a value (`model.NotAnalysed`), never one of these. Every class passes all its arguments to
-`Exception.__init__`, because Dask moves errors between processes by pickling `args`.
+An expected outcome is a value (`model.NotAnalysed`), never one of these. An error that carries more than its message is
+`told`: its fields are its arguments, and all of them are in `args`, because Dask moves errors between processes by
+pickling those.
 """
 
 from __future__ import annotations
 
-from typing import ClassVar
+import dataclasses
+import string
+from typing import ClassVar, TypeVar, dataclass_transform
 
 __all__ = [
     "AccessDenied",
@@ -57,11 +60,33 @@ __all__ = [
     "UsageError",
 ]
 
+Error = TypeVar("Error", bound="DetectorPoolError")
+
+
+@dataclass_transform(eq_default=False)
+def told(kind: type[Error]) -> type[Error]:
+    """Make the annotations of a class of errors its arguments, in their order; `message` is a format over them."""
+    fields = set(kind.__annotations__)
+    assert fields, "an error without fields takes its message as the argument"
+    named = {name for _, name, _, _ in string.Formatter().parse(kind.message) if name}
+    assert named <= fields, "a message speaks of what the error carries"
+    return dataclasses.dataclass(eq=False, repr=False, match_args=False)(kind)
+
 
 class DetectorPoolError(Exception):
     """Base of every error of this project; `exit_code` is what the command line ends with."""
 
     exit_code: ClassVar[int] = 3
+    message: ClassVar[str] = ""
+    """Of a class that is `told`; the others take it as their argument."""
+
+    def __post_init__(self) -> None:
+        self.args = tuple(vars(self).values())
+
+    def __str__(self) -> str:
+        if not self.message:
+            return super().__str__()
+        return self.message.format_map(vars(self))
 
 
 class UsageError(DetectorPoolError):
@@ -70,12 +95,12 @@ class UsageError(DetectorPoolError):
     exit_code = 2
 
 
+@told
 class UnknownDetector(UsageError):
     """A detector name that is not registered."""
 
-    def __init__(self, name: str, suggestion: str | None = None) -> None:
-        super().__init__(name, suggestion)
-        self.name, self.suggestion = name, suggestion
+    name: str
+    suggestion: str | None = None
 
     def __str__(self) -> str:
         hint = f"; did you mean {self.suggestion!r}?" if self.suggestion else ""
@@ -86,14 +111,15 @@ class ConfigurationError(UsageError):
     """A setting that is not known or not valid."""
 
 
+@told
 class AccessDenied(DetectorPoolError):
     """The access policy does not let this person do this."""
 
     exit_code = 6
 
-    def __init__(self, action: str, target: str, reason: str) -> None:
-        super().__init__(action, target, reason)
-        self.action, self.target, self.reason = action, target, reason
+    action: str
+    target: str
+    reason: str
 
     def __str__(self) -> str:
         on = repr(self.target) if self.action in {"run", "register"} else f"the {self.target}"
@@ -104,79 +130,70 @@ class ExecutionError(DetectorPoolError):
     """One execution of a pool has no value; it stands in the result and hides no other."""
 
 
+@told
 class CircuitOpen(ExecutionError):
     """The detector failed so often that it is not tried for a while."""
 
-    def __init__(self, detector: str, retry_after_s: float) -> None:
-        super().__init__(detector, retry_after_s)
-        self.detector, self.retry_after_s = detector, retry_after_s
-
-    def __str__(self) -> str:
-        return (
-            f"{self.detector} was not run: its circuit breaker is open after repeated failures; "
-            f"it is tried again in {self.retry_after_s:.1f} s"
-        )
+    detector: str
+    retry_after_s: float
+    message = (
+        "{detector} was not run: its circuit breaker is open after repeated failures; "
+        "it is tried again in {retry_after_s:.1f} s"
+    )
 
 
+@told
 class ExecutionTimedOut(ExecutionError):
     """The execution was ended, with all of its processes, after `limit_s` seconds."""
 
-    def __init__(self, detector: str, limit_s: float) -> None:
-        super().__init__(detector, limit_s)
-        self.detector, self.limit_s = detector, limit_s
-
-    def __str__(self) -> str:
-        return f"{self.detector} was ended after {self.limit_s:g} s (`timeout_s` of its registration)"
+    detector: str
+    limit_s: float
+    message = "{detector} was ended after {limit_s:g} s (`timeout_s` of its registration)"
 
 
+@told
 class IsolatedCrash(ExecutionError):
     """The process that ran the execution died: a crash, an exit, or a kill from outside."""
 
-    def __init__(self, detector: str, exit_code_seen: int, diagnostics: str) -> None:
-        super().__init__(detector, exit_code_seen, diagnostics)
-        self.detector, self.exit_code_seen, self.diagnostics = detector, exit_code_seen, diagnostics
+    detector: str
+    exit_code_seen: int
+    diagnostics: str
 
     def __str__(self) -> str:
-        code = self.exit_code_seen
-        how = f"by signal {-code}" if code < 0 else f"with exit code {code}"
-        told = f": {self.diagnostics.strip()[-400:]}" if self.diagnostics.strip() else ""
-        return f"the process that ran {self.detector} ended {how}{told}"
+        last_words = f": {self.diagnostics.strip()[-400:]}" if self.diagnostics.strip() else ""
+        return f"the process that ran {self.detector} ended {_how(self.exit_code_seen)}{last_words}"
 
 
+@told
 class NotTransferable(ExecutionError):
     """A function, an argument or a result cannot travel between processes."""
 
-    def __init__(self, detector: str, what: str, problem: str) -> None:
-        super().__init__(detector, what, problem)
-        self.detector, self.what, self.problem = detector, what, problem
-
-    def __str__(self) -> str:
-        return f"the {self.what} of {self.detector} cannot be sent between processes: {self.problem}"
+    detector: str
+    what: str
+    problem: str
+    message = "the {what} of {detector} cannot be sent between processes: {problem}"
 
 
+@told
 class ForeignError(ExecutionError):
     """An isolated detector raised an exception that itself cannot travel; its words are kept."""
 
-    def __init__(self, detector: str, kind: str, words: str) -> None:
-        super().__init__(detector, kind, words)
-        self.detector, self.kind, self.words = detector, kind, words
-
-    def __str__(self) -> str:
-        return f"{self.detector} raised {self.kind}: {self.words}"
+    detector: str
+    kind: str
+    words: str
+    message = "{detector} raised {kind}: {words}"
 
 
+@told
 class DetectorBroken(DetectorPoolError):
     """A detector cannot be imported, or does not keep the contract of `detectors.detector`."""
 
-    def __init__(self, origin: str, problem: str) -> None:
-        super().__init__(origin, problem)
-        self.origin, self.problem = origin, problem
-
-    def __str__(self) -> str:
-        return (
-            f"detector code in {self.origin} is broken: {self.problem}; "
-            "nothing was scanned, since a missing detector would look like a clean tree"
-        )
+    origin: str
+    problem: str
+    message = (
+        "detector code in {origin} is broken: {problem}; "
+        "nothing was scanned, since a missing detector would look like a clean tree"
+    )
 
 
 class DetectorWroteFiles(DetectorBroken):
@@ -196,62 +213,53 @@ class ToolError(DetectorPoolError):
     """A wrapped tool went wrong on a batch of files."""
 
 
+@told
 class ToolMissing(ToolError):
     """The tool is not installed; its files become *not analysed*."""
 
-    def __init__(self, tool: str, how_to_get: str) -> None:
-        super().__init__(tool, how_to_get)
-        self.tool, self.how_to_get = tool, how_to_get
-
-    def __str__(self) -> str:
-        return f"{self.tool} is not installed; {self.how_to_get}"
+    tool: str
+    how_to_get: str
+    message = "{tool} is not installed; {how_to_get}"
 
 
+@told
 class ToolTimedOut(ToolError):
     """The tool was ended after `limit_s` seconds."""
 
-    def __init__(self, tool: str, limit_s: float, files: int) -> None:
-        super().__init__(tool, limit_s, files)
-        self.tool, self.limit_s, self.files = tool, limit_s, files
-
-    def __str__(self) -> str:
-        return f"{self.tool} was ended after {self.limit_s:g} s on a batch of {self.files} files"
+    tool: str
+    limit_s: float
+    files: int
+    message = "{tool} was ended after {limit_s:g} s on a batch of {files} files"
 
 
+@told
 class ToolCrashed(ToolError):
     """The tool ended by a signal, or with an exit code that it gives to no finished analysis."""
 
-    def __init__(self, tool: str, exit_code_seen: int, diagnostics: str) -> None:
-        super().__init__(tool, exit_code_seen, diagnostics)
-        self.tool, self.exit_code_seen, self.diagnostics = tool, exit_code_seen, diagnostics
+    tool: str
+    exit_code_seen: int
+    diagnostics: str
 
     def __str__(self) -> str:
-        how = (
-            f"by signal {-self.exit_code_seen}" if self.exit_code_seen < 0 else f"with exit code {self.exit_code_seen}"
-        )
-        return f"{self.tool} ended {how}: {self.diagnostics.strip()[-400:]}"
+        return f"{self.tool} ended {_how(self.exit_code_seen)}: {self.diagnostics.strip()[-400:]}"
 
 
+@told
 class ToolOutputInvalid(ToolError):
     """The tool's output cannot be read as what the tool promises."""
 
-    def __init__(self, tool: str, problem: str) -> None:
-        super().__init__(tool, problem)
-        self.tool, self.problem = tool, problem
-
-    def __str__(self) -> str:
-        return f"the output of {self.tool} cannot be understood: {self.problem}"
+    tool: str
+    problem: str
+    message = "the output of {tool} cannot be understood: {problem}"
 
 
+@told
 class SourceChanged(DetectorPoolError):
     """A file changed or vanished between the snapshot and its analysis."""
 
-    def __init__(self, path: str, problem: str) -> None:
-        super().__init__(path, problem)
-        self.path, self.problem = path, problem
-
-    def __str__(self) -> str:
-        return f"{self.path} {self.problem} while the scan was running; scan again"
+    path: str
+    problem: str
+    message = "{path} {problem} while the scan was running; scan again"
 
 
 class ClusterError(DetectorPoolError):
@@ -262,15 +270,19 @@ class ClusterLost(ClusterError):
     """The Dask cluster was there and is gone; what was finished is in the cache, and a new cluster does the rest."""
 
 
+@told
 class FormatTooNew(UsageError):
     """A cache, index or ledger on disk was written by a newer version of this project."""
 
-    def __init__(self, what: str, found: int, known: int) -> None:
-        super().__init__(what, found, known)
-        self.what, self.found, self.known = what, found, known
+    what: str
+    found: int
+    known: int
+    message = (
+        "{what} has format version {found}, this release knows {known}; "
+        "use the release that wrote it, or name another folder"
+    )
 
-    def __str__(self) -> str:
-        return (
-            f"{self.what} has format version {self.found}, this release knows {self.known}; "
-            "use the release that wrote it, or name another folder"
-        )
+
+def _how(exit_code: int) -> str:
+    """Return how a process ended; a negative code is a signal's number."""
+    return f"by signal {-exit_code}" if exit_code < 0 else f"with exit code {exit_code}"

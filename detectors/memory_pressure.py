@@ -12,6 +12,8 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from detectors.errors import UsageError
+
 __all__ = ["MemoryState", "next_limit", "read_memory"]
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -34,7 +36,10 @@ class MemoryState(msgspec.Struct, frozen=True):
     @property
     def free_share(self) -> float:
         """Return 0 to 1."""
-        return self.free_bytes / self.limit_bytes if self.limit_bytes > 0 else 0.0
+        assert self.free_bytes <= self.limit_bytes, "what is free is a part"
+        if self.limit_bytes <= 0:
+            return 0.0
+        return self.free_bytes / self.limit_bytes
 
 
 def read_memory(cgroup_root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> MemoryState:
@@ -44,18 +49,25 @@ def read_memory(cgroup_root: Path = CGROUPS, membership: Path = MEMBERSHIP) -> M
     Args:
         cgroup_root: Where control groups are mounted.
         membership: The kernel's list of this process's groups.
+
+    Raises:
+        UsageError: `cgroup_root` is relative: it would follow the working directory.
     """
+    if not cgroup_root.is_absolute():
+        raise UsageError(f"control groups are mounted at an absolute path, not at {cgroup_root}")
     machine = psutil.virtual_memory()
-    tightest = MemoryState(machine.total, machine.available, "machine")
+    whole = tightest = MemoryState(machine.total, min(machine.available, machine.total), "machine")
     for folder, names in _groups(cgroup_root, membership):
         limit = _number(folder / names[0])
         used = _number(folder / names[1])
         if limit is None or used is None or limit >= NO_LIMIT:
             continue
-        free = max(0, limit - max(0, used - _reclaimable(folder, names[2])))
+        reclaimable = _number(folder / "memory.stat", names[2]) or 0
+        free = min(limit, max(0, limit - max(0, used - reclaimable)))
         state = MemoryState(limit, min(free, machine.available), str(folder))
         if state.free_share < tightest.free_share:
             tightest = state
+    assert tightest.free_share <= whole.free_share, "a group never has more than the machine"
     return tightest
 
 
@@ -68,6 +80,9 @@ def next_limit(current_bytes: int, configured_bytes: int, free_share: float) -> 
         configured_bytes: What it never exceeds.
         free_share: Of `read_memory`.
     """
+    assert 0 <= free_share <= 1, "it is a share"
+    assert current_bytes >= 0, "a limit is no debt"
+    assert current_bytes <= configured_bytes, "what was configured is never exceeded"
     if free_share < TIGHT:
         return int(current_bytes * SHRINK)
     if free_share > EASY:
@@ -78,6 +93,7 @@ def next_limit(current_bytes: int, configured_bytes: int, free_share: float) -> 
 
 def _groups(root: Path, membership: Path) -> Iterator[tuple[Path, tuple[str, str, str]]]:
     """Yield each group from this process's own upwards, with the names of its limit, use and reclaimable part."""
+    assert root.is_absolute(), "groups are told apart by their whole path"
     try:
         lines = membership.read_text().splitlines()
     except OSError:
@@ -98,16 +114,12 @@ def _groups(root: Path, membership: Path) -> Iterator[tuple[Path, tuple[str, str
                 yield folder, names
 
 
-def _number(file: Path) -> int | None:
+def _number(file: Path, field: str = "") -> int | None:
+    """Return the number that a file holds, in all or behind a field's name; `None` where there is none."""
     try:
-        return int(file.read_text())
+        text = file.read_text()
+        if field:
+            text = dict(line.split(" ", 1) for line in text.splitlines()).get(field, "")
+        return int(text)
     except (OSError, ValueError):  # no such group, or the word `max`
         return None
-
-
-def _reclaimable(folder: Path, name: str) -> int:
-    try:
-        fields = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines())
-        return int(fields.get(name, 0))
-    except (OSError, ValueError):
-        return 0

@@ -329,3 +329,14 @@ class RunRecord(msgspec.Struct, frozen=True):
     findings_digest: Digest
     validated: tuple[TableCheck, ...] = ()
     """The run's own tables held against expectations, where that was asked for."""
+
+    def __post_init__(self) -> None:
+        """Hold the record against itself; raises ValueError, also where one is read that somebody else wrote."""
+        if self.executed + self.cached != len(self.units):
+            raise ValueError(f"{self.executed} executed and {self.cached} cached are not {len(self.units)} units")
+        if self.whole and self.planned != len(self.units):
+            raise ValueError(f"a run of {self.planned} planned units is not whole with {len(self.units)}")
+        if not self.whole and not self.problems:
+            raise ValueError("a run that is not whole says why")
+        if not self.seconds >= 0 or self.workers < 1:
+            raise ValueError(f"{self.seconds} seconds of {self.workers} workers make no run")

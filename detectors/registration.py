@@ -5,6 +5,7 @@ What is known of a detector of the pool: its function, how it may fail, where it
 from __future__ import annotations
 
 import hashlib
+import math
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -27,6 +28,7 @@ takes no `timeout_s`, and `dask` runs a detector that has one in a process of it
 """
 
 MEMORY_BYTES = 4 << 30
+IDENTITY_BYTES = 32
 
 
 class Registration(msgspec.Struct, frozen=True):
@@ -95,12 +97,15 @@ def registration(  # p10: ignore[R10] what register_detector takes by the mainta
         )
     if priority < 1:
         raise UsageError(f"priority of {name!r} must be above 0, not {priority}")
+    if not 0 < complexity_score < math.inf:
+        raise UsageError(f"complexity_score of {name!r} is a number of seconds above 0, not {complexity_score}")
     if max_concurrent is not None and max_concurrent < 1:
         raise UsageError(f"max_concurrent of {name!r} must be at least 1, not {max_concurrent}")
     if memory_bytes < 1 << 20:
         raise UsageError(f"memory_bytes of {name!r} must be at least a megabyte, not {memory_bytes}")
     checked = _configured(name, config or {}, config_schema)
     own = _stored_identity(function, checked, version) if version is not None else None
+    assert own is None or len(own) == IDENTITY_BYTES, "it is a key over content"
     return Registration(
         name, function, checked, priority, complexity_score, frozenset(roles), isolation, timeout_s, memory_bytes,
         retry, breaker, cacheable, path_in_key, max_concurrent, _fresh_identity(name), own,
@@ -137,12 +142,13 @@ def _configured(name: str, config: Mapping[str, Any], schema: Mapping[str, Any] 
 
 
 def _fields(value: Any) -> dict[str, Any]:
-    names = getattr(value, "__struct_fields__", None) or tuple(getattr(value, "__dataclass_fields__", ()))
-    if not names:
+    if isinstance(value, msgspec.Struct):
+        return msgspec.structs.asdict(value)
+    if not hasattr(value, "__dataclass_fields__"):
         raise ConfigurationError(
             f"a config_schema that is a type must be a mapping, a struct or a dataclass: {value!r}"
         )
-    return {field: getattr(value, field) for field in names}
+    return {field: getattr(value, field) for field in value.__dataclass_fields__}
 
 
 def _pickled(name: str, function: Callable[..., Any]) -> bytes:
@@ -184,4 +190,5 @@ def _code(code: types.CodeType) -> tuple[Any, ...]:
         waiting += [constant for constant in current.co_consts if isinstance(constant, types.CodeType)]
         constants = tuple(constant for constant in current.co_consts if not isinstance(constant, types.CodeType))
         parts.append((current.co_code, constants, current.co_names, current.co_varnames, current.co_flags))
+    assert len(parts) == len(waiting), "each code object counts once"
     return tuple(parts)

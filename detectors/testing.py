@@ -30,6 +30,7 @@ def check_detector(rule: type[Rule]) -> None:
         AssertionError: A finding too many or too few, a section that is missing, or no example of both kinds.
     """
     text = inspect.cleandoc(rule.__doc__ or "")
+    assert text, f"{rule.id}: a rule's docstring is its documentation"
     for section in SECTIONS:
         assert f"\n{section}" in text, f"{rule.id}: the docstring has no paragraph {section!r}"
     kinds = {bool(expected(example, rule)) for example in rule.examples}
@@ -70,13 +71,16 @@ def reported(example: str, rule: type[Rule]) -> list[tuple[str, int]]:
 def _facts(rule: type[Rule]) -> list[Facts]:
     needs = getattr(rule, "needs", ())
     groups = [detector for detector in discover() if isinstance(detector, RuleGroup)]
-    return [fact for group in groups for fact in group.facts if fact.id in needs]
+    found = [fact for group in groups for fact in group.facts if fact.id in needs]
+    assert {fact.id for fact in found} == set(needs), f"{rule.id}: it needs facts that no class collects: {needs}"
+    return found
 
 
 def _files(example: str, rule: type[Rule]) -> Iterator[tuple[str, str]]:
-    parts = FILE.split(example)
-    if len(parts) == 1:
-        language = min(rule.languages)
-        yield NAMES.get(language, "example.txt"), example
+    assert rule.languages, f"{rule.id}: it reads no language"
+    if FILE.search(example) is None:
+        yield NAMES.get(min(rule.languages), "example.txt"), example
         return
+    parts = FILE.split(example)
+    assert not parts[0].strip(), f"{rule.id}: text before the first `file:` is in no file"
     yield from zip(parts[1::2], parts[2::2], strict=True)

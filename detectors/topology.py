@@ -11,6 +11,7 @@ Source: Linux, Documentation/admin-guide/mm/numaperf.rst and ABI/stable/sysfs-de
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -20,6 +21,7 @@ __all__ = ["Node", "Placement", "Topology", "cpu_list", "place", "read_topology"
 
 SYSTEM = Path("/sys/devices/system")
 CGROUP = Path("/sys/fs/cgroup")
+LIST = re.compile(r"\d+(?:-\d+)?(?:,\d+(?:-\d+)?)*\s*\Z")
 MAX_CPUS = 1 << 16
 """Kernels know fewer; a list that names more is damaged."""
 
@@ -43,7 +45,10 @@ class Topology(msgspec.Struct, frozen=True):
     def cpus(self) -> int:
         """Processors that can be busy at once, at least 1: the usable ones, or what the quota grants."""
         usable = sum(len(node.cpus) for node in self.nodes)
-        return max(1, usable if self.quota_cpus is None else min(usable, int(self.quota_cpus)))
+        assert usable >= 1, "this runs on one of them"
+        if self.quota_cpus is None:
+            return usable
+        return max(1, min(usable, int(self.quota_cpus)))
 
 
 class Placement(msgspec.Struct, frozen=True):
@@ -62,10 +67,12 @@ def cpu_list(text: str) -> frozenset[int]:
     Raises:
         ValueError: Not such a list.
     """
+    if not text.strip():
+        return frozenset()  # a node of memory only
+    if LIST.match(text) is None:
+        raise ValueError(f"{text!r} is no list of processors")
     found: set[int] = set()
-    for part in text.strip().split(","):
-        if not part:
-            continue
+    for part in text.split(","):
         first, _, last = part.partition("-")
         low, high = int(first), int(last or first)
         if not 0 <= low <= high < MAX_CPUS:
@@ -82,8 +89,13 @@ def read_topology(system: Path = SYSTEM, allowed: Iterable[int] | None = None, c
         system: The folder with `cpu` and `node`; a machine without it counts as one node.
         allowed: Processors that may be used; the affinity of this process if not given (cpusets are in it).
         cgroup: The folder with `cpu.max`.
+
+    Raises:
+        ValueError: `allowed` names no processor.
     """
-    usable = frozenset(allowed) if allowed is not None else frozenset(os.sched_getaffinity(0))
+    if allowed is not None and not (allowed := frozenset(allowed)):
+        raise ValueError("a process runs on one processor at least")
+    usable = allowed if allowed is not None else frozenset(os.sched_getaffinity(0))
     nodes = []
     for folder in sorted((system / "node").glob("node[0-9]*"), key=lambda path: int(path.name[4:] or 0)):
         try:
@@ -96,6 +108,7 @@ def read_topology(system: Path = SYSTEM, allowed: Iterable[int] | None = None, c
     if rest:
         # Processors of no node are usable all the same; a machine whose nodes cannot be told apart is one.
         nodes = [Node(0, tuple(sorted(usable)))]
+    assert {cpu for node in nodes for cpu in node.cpus} == usable, "each processor is of some node"
     return Topology(tuple(nodes), _quota(cgroup))
 
 
@@ -106,16 +119,19 @@ def place(topology: Topology, worker: int, workers: int) -> Placement:
     Args:
         topology: Of the machine that it runs on.
         worker: Its number, from 0; numbers over `workers` go round.
-        workers: How many share the machine.
+        workers: How many share the machine, at least one.
 
     Returns:
         All processors of one node, such that each node gets workers in proportion to its processors.
     """
+    assert worker >= 0, "workers are numbered from 0"
+    assert workers >= 1, "somebody runs"
     everything = tuple(sorted(cpu for node in topology.nodes for cpu in node.cpus))
     if len(topology.nodes) < 2:
         return Placement(False, everything, None, "one NUMA node: pinning would bring nothing")
     # Worker k of n stands at the processor (k + 1/2) / n of all of them, counted node by node.
-    spot = (worker % max(workers, 1) + 0.5) / max(workers, 1) * len(everything)
+    spot = (worker % workers + 0.5) / workers * len(everything)
+    assert spot < len(everything), "it lies on the last node at most"
     passed = 0
     for node in topology.nodes:
         passed += len(node.cpus)

@@ -8,7 +8,7 @@ a tree that has not changed reads their digests from the store, and computes the
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -31,6 +31,7 @@ from detectors.snapshot import Snapshot, read_verified
 
 __all__ = ["NO_CLOSURE", "ClosureDigest", "TreeClosures"]
 
+KEY_BYTES = 32
 FORMAT = 2
 """Of what is stored; a change of what is read from a file needs another."""
 
@@ -66,6 +67,7 @@ class TreeClosures:
     """
 
     def __init__(self, snapshot: Snapshot, store: ResultCache, folders: Sequence[str]) -> None:
+        assert all(folder.startswith("/") for folder in folders), "a relative folder is another on each worker"
         self.warnings: list[str] = []
         """Compile databases that could not be used."""
         self._snapshot, self._store, self._folders = snapshot, store, folders
@@ -77,28 +79,34 @@ class TreeClosures:
 
     def digests(self, kind: ClosureKind, languages: frozenset[Language]) -> Mapping[str, ClosureDigest]:
         """Return what stands for the closures in keys, by report path of the files in `languages`."""
-        if kind not in self._digests:
-            content = msgspec.msgpack.encode((self._content, self._snapshot.roots, self._folders))
-            tree = Digest(hashlib.sha256(content).hexdigest())
-            key = result_key(Digest(f"closures:{kind}:{FORMAT}"), tree, "text", "")
-            self._digests[kind] = self._known(key) or self._made(key, kind, languages)
-        return self._digests[kind]
+        if kind in self._digests:
+            return self._digests[kind]
+        content = msgspec.msgpack.encode((self._content, self._snapshot.roots, self._folders))
+        tree = Digest(hashlib.sha256(content).hexdigest())
+        key = result_key(Digest(f"closures:{kind}:{FORMAT}"), tree, "text", "")
+        found = self._digests[kind] = self._known(key) or self._made(key, kind, languages)
+        assert len(found) <= len(self._files), "closures are of files of the tree"
+        return found
 
     def of(self, kind: ClosureKind, languages: frozenset[Language]) -> Mapping[str, Closure]:
         """Return the closures themselves; computed when first asked for."""
-        if kind not in self._closures:
-            units = {path: file.language for path, file in self._files.items() if file.language in languages}
-            with _ReferenceReader(self._snapshot, self._store, units) as refer:
-                if kind == "imports":
-                    self._closures[kind] = ImportClosures(units, refer).of_all(units)
-                else:
-                    roots = [root.label for root in self._snapshot.roots]
-                    includes = IncludeClosures(self._files, roots, refer, self._commands(), self._folders)
-                    self._closures[kind] = includes.of_all(units)
-                    self._system = includes.system
-        return self._closures[kind]
+        if kind in self._closures:
+            return self._closures[kind]
+        units = {path: file.language for path, file in self._files.items() if file.language in languages}
+        with _ReferenceReader(self._snapshot, self._store, units) as refer:
+            if kind == "imports":
+                found = ImportClosures(units, refer).of_all(units)
+            else:
+                roots = [root.label for root in self._snapshot.roots]
+                includes = IncludeClosures(self._files, roots, refer, self._commands(), self._folders)
+                found = includes.of_all(units)
+                self._system = includes.system
+        assert found.keys() == units.keys(), "each file has a closure, if an empty one"
+        self._closures[kind] = found
+        return found
 
     def _known(self, key: bytes) -> Mapping[str, ClosureDigest] | None:
+        assert len(key) == KEY_BYTES, "results are kept under digests"
         stored = self._store.values([key]).get(key)
         if stored is None:
             return None
@@ -109,7 +117,9 @@ class TreeClosures:
         return known.digests
 
     def _made(self, key: bytes, kind: ClosureKind, languages: frozenset[Language]) -> Mapping[str, ClosureDigest]:
+        assert len(key) == KEY_BYTES, "results are kept under digests"
         closures = self.of(kind, languages)
+        assert closures.keys() <= self._content.keys(), "closures are of files of the tree"
         digests = {path: ClosureDigest(item.digest(self._content), item.outside) for path, item in closures.items()}
         known = _KnownClosures(digests, self._system if kind == "includes" else {}, self.warnings)
         self._store.store_values([(key, msgspec.msgpack.encode(known))])
@@ -122,8 +132,10 @@ class TreeClosures:
             folder, _, name = path.rpartition("/")
             if name != compile_database.NAME or file.size_bytes > MAX_PARSE_BYTES:
                 continue
+            assert 0 <= file.root < len(self._snapshot.roots), "a file lies below a root of its snapshot"
             root = self._snapshot.roots[file.root]
             inside = folder.removeprefix(root.label).lstrip("/") if root.label else folder
+            assert not inside.startswith("/"), "a folder counts from its root"
             try:
                 data = read_verified(root.path, file)
                 known = compile_database.commands_of(data, inside, root.path, root.label)
@@ -148,6 +160,7 @@ class _ReferenceReader:
 
     def __init__(self, snapshot: Snapshot, store: ResultCache, units: Mapping[str, Language]) -> None:
         self._files = {file.path: file for file in snapshot.files}
+        assert units.keys() <= self._files.keys(), "only files of the snapshot are read"
         self._roots = tuple(root.path for root in snapshot.roots)
         self._store = store
         self._known = self._stored([self._files[path] for path in units])
@@ -155,30 +168,37 @@ class _ReferenceReader:
 
     def __enter__(self) -> Callable[[str], References]:
         """Return the function that takes a report path."""
+        assert not self._fresh, "a reader is entered once"
         return self._references
 
     def __exit__(self, *_: object) -> None:
         """Store what was read."""
+        assert self._fresh.keys() <= self._known.keys(), "what was read is known from then on"
         self._store.store_values((key, msgspec.msgpack.encode(found)) for key, found in self._fresh.items())
 
     def _references(self, path: str) -> References:
         file = self._files[path]
         key = _reference_key(file)
-        if key not in self._known:
-            self._known |= self._stored([file])
-        if key not in self._known:
-            try:
-                data = read_verified(self._roots[file.root], file)
-            except SourceChanged:
-                return ()  # whoever analyses the file sees the same, and says so
-            self._known[key] = self._fresh[key] = references(data, file.language)
+        if key in self._known:
+            return self._known[key]
+        self._known |= self._stored([file])
+        if key in self._known:
+            return self._known[key]
+        try:
+            data = read_verified(self._roots[file.root], file)
+        except SourceChanged:
+            return ()  # whoever analyses the file sees the same, and says so
+        self._known[key] = self._fresh[key] = references(data, file.language)
         return self._known[key]
 
-    def _stored(self, files: Iterable[SourceFile]) -> dict[bytes, References]:
+    def _stored(self, files: Sequence[SourceFile]) -> dict[bytes, References]:
         stored = self._store.values([_reference_key(file) for file in files])
         decode = msgspec.msgpack.Decoder(References).decode
         return {key: decode(found) for key, found in stored.items()}
 
 
 def _reference_key(file: SourceFile) -> bytes:
-    return result_key(Digest(f"references:{FORMAT}"), file.digest, file.language, "")
+    assert file.digest.startswith("sha256:"), "references stand for content"
+    key = result_key(Digest(f"references:{FORMAT}"), file.digest, file.language, "")
+    assert len(key) == KEY_BYTES, "results are kept under digests"
+    return key

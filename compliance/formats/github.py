@@ -7,6 +7,8 @@ from detectors.model import RunRecord
 __all__ = ["dumps"]
 
 COMMANDS = {"error": "error", "warning": "warning", "note": "notice"}
+DATA = str.maketrans({"%": "%25", "\r": "%0D", "\n": "%0A"})
+PROPERTY = DATA | str.maketrans({":": "%3A", ",": "%2C"})
 
 
 def dumps(run: RunRecord) -> bytes:
@@ -16,15 +18,10 @@ def dumps(run: RunRecord) -> bytes:
         if item.suppressed or item.baseline == "unchanged":
             continue
         region = item.finding.region
-        place = f"file={_property(item.path)},line={region.start_line},col={region.start_column}"
-        title = _property(item.finding.rule)
-        lines.append(f"::{COMMANDS[item.finding.level]} {place},title={title}::{_data(item.finding.message)}\n")
+        path, title = item.path.translate(PROPERTY), item.finding.rule.translate(PROPERTY)
+        place = f"file={path},line={region.start_line},col={region.start_column},title={title}"
+        assert place.count(",") == 3, "a name of the tree must not add a property"
+        assert ":" not in place, "nor end them"
+        lines.append(f"::{COMMANDS[item.finding.level]} {place}::{item.finding.message.translate(DATA)}\n")
+    assert all(line.find("\n") == len(line) - 1 for line in lines), "a text of the tree must not start a command"
     return "".join(lines).encode()
-
-
-def _data(text: str) -> str:
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-
-
-def _property(text: str) -> str:
-    return _data(text).replace(":", "%3A").replace(",", "%2C")

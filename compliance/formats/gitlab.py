@@ -25,4 +25,6 @@ def dumps(run: RunRecord) -> bytes:
         for item in run.findings
         if not item.suppressed
     ]
+    assert len({issue["fingerprint"] for issue in issues}) == len(issues), "GitLab merges issues of one fingerprint"
+    assert not any(item.path.startswith("/") for item in run.findings), "paths count from the repository's root"
     return msgspec.json.encode(issues) + b"\n"

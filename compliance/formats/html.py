@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from compliance.errors import EvidenceExists
 from detectors.model import BatchRecord, RunRecord
 
 __all__ = ["MEDIA_TYPE", "NAME", "write"]
@@ -27,14 +28,23 @@ DRAWN = 4_000
 
 
 def write(run: RunRecord, file: Path) -> None:
-    """Write the page."""
+    """
+    Write the page.
+
+    Raises:
+        EvidenceExists: The file is there already.
+    """
+    if file.exists():
+        raise EvidenceExists(str(file))
     import jinja2
 
     template = importlib.resources.files("compliance.formats").joinpath("report.html.j2").read_text("utf-8")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    file.write_text(environment.from_string(template).render(**_content(run)), "utf-8")
+    page = environment.from_string(template).render(**_content(run))
+    assert "<script" not in page.lower(), "nothing of the tree becomes a script"
+    file.write_text(page, "utf-8")
 
 
 def _content(run: RunRecord) -> dict[str, Any]:
@@ -50,6 +60,8 @@ def _content(run: RunRecord) -> dict[str, Any]:
         muted[key] += item.suppressed
         by_file[item.path] += 1
         by_detector[item.detector] += 1
+    assert len(by_detector) == len(run.detectors), "each finding is of a detector that ran"
+    assert all(muted[key] <= count for key, count in by_rule.items()), "suppressed findings are findings"
     units = Counter((unit.detector, unit.state) for unit in run.units)
     return {
         "run": run,
@@ -63,17 +75,20 @@ def _content(run: RunRecord) -> dict[str, Any]:
         "files_with_findings": len(by_file),
         "hidden": sum(entry.files for entry in run.excluded),
         # The plot is ours; names in it were reduced to detector names of our own plan.
-        "timeline": markupsafe.Markup(_timeline(run.batches)) if run.batches else "",  # noqa: S704
+        "timeline": markupsafe.Markup(_timeline(run.batches)),  # noqa: S704
     }
 
 
 def _timeline(batches: tuple[BatchRecord, ...]) -> str:
-    """Return the batches over the workers as SVG: a bar each, coloured by stage."""
+    """Return the batches over the workers as SVG: a bar each, coloured by stage; nothing without batches."""
+    if not batches:
+        return ""
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     drawn = sorted(batches, key=lambda batch: -batch.seconds)[:DRAWN]
+    assert drawn[-1].seconds >= 0, "no batch ends before it begins"
     workers = sorted({batch.worker for batch in drawn})
     stages = sorted({batch.name.rpartition("-")[0] for batch in drawn})
     colours = mpl.colormaps["tab10"]

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 
+from compliance.errors import EvidenceExists
 from detectors.model import RunRecord
 
 __all__ = ["MEDIA_TYPE", "NAME", "write"]
@@ -15,5 +16,8 @@ MEDIA_TYPE = "application/json"
 
 
 def write(run: RunRecord, file: Path) -> None:
-    """Write the record; raw path bytes are base64, keys in the record's order."""
+    """Write the record; raw path bytes are base64, keys in the record's order; raises EvidenceExists."""
+    if file.exists():
+        raise EvidenceExists(str(file))
+    assert run.run_id, "without its id the record is of no run"
     file.write_bytes(msgspec.json.encode(run) + b"\n")

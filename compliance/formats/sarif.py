@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from compliance.errors import EvidenceExists
 from detectors.findings import FINGERPRINT
 from detectors.model import DetectorRecord, LocatedFinding, RunRecord
 
@@ -24,7 +25,10 @@ ROOT = "SRCROOT"
 
 
 def write(run: RunRecord, file: Path) -> None:
-    """Write the log."""
+    """Write the log; raises EvidenceExists."""
+    if file.exists():
+        raise EvidenceExists(str(file))
+    assert file.suffix == ".sarif", "viewers know the format by its suffix"
     file.write_bytes(dumps(run))
 
 
@@ -33,12 +37,17 @@ def dumps(run: RunRecord) -> bytes:
     by_detector: dict[str, list[LocatedFinding]] = {detector.name: [] for detector in run.detectors}
     for item in run.findings:
         by_detector.setdefault(item.detector, []).append(item)
+    assert len(by_detector) == len(run.detectors), "each finding is of a detector that ran"
+    assert run.whole or run.problems, "a run that is not whole says why"
     runs = [_run(run, detector, by_detector[detector.name]) for detector in run.detectors]
     return msgspec.json.encode({"$schema": SCHEMA, "version": "2.1.0", "runs": runs}) + b"\n"
 
 
 def _run(run: RunRecord, detector: DetectorRecord, found: list[LocatedFinding]) -> dict[str, Any]:
+    assert run.run_id, "the log is of a run"
+    assert all(item.detector == detector.name for item in found), "others have a run of their own"
     described = {rule.id: rule for rule in detector.rules}
+    assert len(described) == len(detector.rules), "a rule is described once"
     ids = sorted(set(described) | {item.finding.rule for item in found})
     rules = []
     for rule_id in ids:
@@ -81,6 +90,7 @@ def _run(run: RunRecord, detector: DetectorRecord, found: list[LocatedFinding]) 
 
 
 def _invocation(run: RunRecord, detector: str) -> dict[str, Any]:
+    assert detector, "the empty name stands for all detectors"
     entries = [entry for entry in run.not_analysed if entry.detector in {detector, ""}]
     notifications: list[dict[str, Any]] = [
         {
@@ -93,6 +103,7 @@ def _invocation(run: RunRecord, detector: str) -> dict[str, Any]:
     ]
     if not run.whole:
         notifications += [{"level": "error", "message": {"text": f"not whole: {problem}"}} for problem in run.problems]
+    assert run.whole or notifications, "what is not successful says why"
     return {
         "executionSuccessful": run.whole,
         "startTimeUtc": run.started,
@@ -101,6 +112,7 @@ def _invocation(run: RunRecord, detector: str) -> dict[str, Any]:
 
 
 def _result(item: LocatedFinding, places: dict[str, int], index: dict[str, int]) -> dict[str, Any]:
+    assert item.fingerprint, "viewers follow a result by it from run to run"
     finding = item.finding
     region = {"startLine": finding.region.start_line, "startColumn": finding.region.start_column}
     if finding.region.end_line:
@@ -135,13 +147,17 @@ def _result(item: LocatedFinding, places: dict[str, int], index: dict[str, int])
 
 def _location(path: str, line: int | None = None) -> dict[str, Any]:
     physical: dict[str, Any] = {"artifactLocation": {"uri": _uri(path), "uriBaseId": ROOT}}
-    if line is not None:
-        physical["region"] = {"startLine": line}
-    return {"physicalLocation": physical}
+    if line is None:
+        return {"physicalLocation": physical}
+    return {"physicalLocation": physical | {"region": {"startLine": line}}}
 
 
 def _uri(path: str) -> str:
     """Return a report path as relative reference (RFC 3986 §4.2): `%` in it is a character, so it is encoded too."""
+    assert not path.startswith("/"), "a report path counts from the scanned root"
+    if not path:
+        return "."
     encoded = quote(path, safe="/-._~!$&'()*+,;=@")
     # A first segment with a colon would read as a scheme; quote() encodes it, and the rest needs no dot segment.
-    return encoded or "."
+    assert ":" not in encoded.partition("/")[0], "it is no scheme"
+    return encoded

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from detectors.findings import as_json
+from detectors.findings import as_json, sort_key
 from detectors.model import RunRecord
 
 __all__ = ["dumps"]
@@ -14,6 +14,8 @@ __all__ = ["dumps"]
 
 def dumps(run: RunRecord) -> bytes:
     """Return the run as one JSON object, UTF-8, with a newline at its end."""
+    assert run.whole or run.problems, "a run that is not whole says why"
+    assert not run.findings or sort_key(run.findings[0]) <= sort_key(run.findings[-1]), "they come in their total order"
     shown: dict[str, Any] = {
         "findings": [as_json(item) for item in run.findings],
         "not_analysed": [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from compliance.errors import EvidenceExists
 from detectors.findings import as_json
 from detectors.model import RunRecord
 
@@ -14,7 +15,14 @@ MEDIA_TYPE = "application/vnd.apache.parquet"
 
 
 def write(run: RunRecord, file: Path) -> None:
-    """Write the table with a fixed schema, also when there is no finding; the run's id and wholeness are metadata."""
+    """
+    Write the table with a fixed schema, also when there is no finding; the run's id and wholeness are metadata.
+
+    Raises:
+        EvidenceExists: The file is there already.
+    """
+    if file.exists():
+        raise EvidenceExists(str(file))
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -35,4 +43,5 @@ def write(run: RunRecord, file: Path) -> None:
         metadata={"run_id": run.run_id, "whole": str(run.whole), "findings_digest": run.findings_digest},
     )
     rows = [{key: value for key, value in as_json(item).items() if key != "related"} for item in run.findings]
+    assert all(row.keys() == set(schema.names) for row in rows[:1]), "Arrow leaves out what its schema does not name"
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), file, compression="zstd")

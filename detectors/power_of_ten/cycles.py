@@ -59,4 +59,6 @@ def cycles(edges: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
                 del path[place_of[node] :]
                 if len(component) > 1 or node in edges[node]:
                     found.append(component)
+        assert not path, "what a root reaches is in some component"
+    assert len(order) == len(edges), "every node is entered"
     return sorted(found)

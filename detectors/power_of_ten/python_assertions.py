@@ -106,15 +106,15 @@ def f(n):  # expect: P10-R5-python-assertion-density
 
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield the file's first function if the mean is too low."""
-        unit = as_python(parsed)
-        functions = unit.functions
-        if not functions:
+        if not (unit := as_python(parsed)).functions:
             return
         found = _checks(unit, self.settings.assertions)
-        wanted = self.settings.assertions_per_function
-        if found < wanted * len(functions):
-            message = f"{found} checks in {len(functions)} functions; {wanted:g} a function are wanted"
-            yield self.finding(unit.name_of(functions[0]), message)
+        count, wanted = len(unit.functions), self.settings.assertions_per_function
+        assert wanted >= 0, "settings refuse others"
+        if found < wanted * count:
+            assert unit.functions[0].name, "lambdas are not among them"
+            message = f"{found} checks in {count} functions; {wanted:g} a function are wanted"
+            yield self.finding(unit.name_of(unit.functions[0]), message)
 
 
 class PythonAssertionSideEffect(FileRule):
@@ -200,22 +200,27 @@ def _checks(unit: PythonFile, more: tuple[str, ...]) -> int:
     for scope, statement in unit.statements(ast.If):
         if scope.kind == "function" and isinstance(statement.body[-1], (ast.Raise, ast.Return)):
             if scope.number not in arguments:
-                arguments[scope.number] = frozenset(arg.arg for arg in _arguments(scope.node.args))
+                taken = scope.node.args
+                every = (*taken.posonlyargs, *taken.args, *taken.kwonlyargs)
+                arguments[scope.number] = frozenset(arg.arg for arg in every)
             names = arguments[scope.number]
             found += any(isinstance(node, ast.Name) and node.id in names for node in _nodes(statement.test))
     return found
 
 
-def _arguments(arguments: ast.arguments) -> tuple[ast.arg, ...]:
-    return (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-
-
 def _validates(name: str, more: tuple[str, ...]) -> bool:
-    return name in more or any(word.lower() in VALIDATES for word in WORDS.findall(name))
+    if not name:
+        return False  # what a call or a subscript gave is called
+    if name in more:
+        return True
+    return any(word.lower() in VALIDATES for word in WORDS.findall(name))
 
 
 def _nodes(item: ast.expr) -> Iterator[ast.AST]:
     """Yield the nodes of a condition, the outer ones first, without contexts and operators."""
+    if isinstance(item, (ast.Name, ast.Constant)):
+        yield item
+        return
     found: list[Any] = [item]
     for number, node in enumerate(found):  # grows while it is walked, by the nodes of a finite tree
         if number > MAX_NODES:
@@ -229,13 +234,15 @@ def _changes(node: ast.AST) -> bool:
         return True
     if not isinstance(node, ast.Call):
         return False
-    name = getattr(node.func, "attr", "")
-    return name in CHANGES or getattr(node.func, "id", "") == "next"
+    if isinstance(node.func, ast.Name):
+        return node.func.id == "next"
+    return isinstance(node.func, ast.Attribute) and node.func.attr in CHANGES
 
 
 def _always(test: ast.expr) -> bool:
     """Tell whether a condition holds whatever the state."""
     if isinstance(test, ast.BoolOp):
+        assert len(test.values) > 1, "one part needs no operator"
         # Only what stands in it itself; a nested one is looked at no further.
         parts = [_always_plain(value) for value in test.values]
         return any(parts) if isinstance(test.op, ast.Or) else all(parts)
@@ -253,10 +260,13 @@ def _always_plain(test: ast.expr) -> bool:
         return any(isinstance(part, ast.Constant) and part.value for part in test.values)
     if isinstance(test, (ast.Lambda, ast.GeneratorExp)):
         return True
-    return isinstance(test, ast.Compare) and len(test.ops) == 1 and _always_holds(test)
+    if not isinstance(test, ast.Compare) or len(test.ops) > 1:
+        return False
+    return _always_holds(test)
 
 
 def _always_holds(test: ast.Compare) -> bool:
+    assert len(test.ops) == 1, "a chain is looked at no further"
     left, operator, right = test.left, test.ops[0], test.comparators[0]
     if isinstance(operator, ast.GtE) and getattr(getattr(left, "func", None), "id", "") == "len":
         return isinstance(right, ast.Constant) and right.value == 0

@@ -97,7 +97,8 @@ def __getattr__(name):  # expect: P10-R9-python-attribute-hook
         """Yield each hook of a class or module, at its name."""
         unit = as_python(parsed)
         for scope in unit.functions:
-            if scope.name in HOOKS and scope.parent is not None and scope.parent.kind in ("class", "module"):
+            assert scope.parent is not None, "a function stands in a module at least"
+            if scope.name in HOOKS and scope.parent.kind in ("class", "module"):
                 yield self.finding(unit.name_of(scope), f"{scope.name} makes attributes that stand nowhere")
 
 
@@ -106,32 +107,27 @@ def _computed(unit: PythonFile, scope: Scope, called: ast.expr) -> bool:
         return _computes(unit, scope, called)
     if not isinstance(called, ast.Name):
         return False
-    _, values = unit.lookup(called.id, scope)
+    binder, values = unit.lookup(called.id, scope)
+    assert binder is not None or not values, "what no scope binds has no value"
     if len(values) > MAX_ASSIGNED:
         return False  # of so many, which one is called cannot be told anyway
     return any(
         isinstance(value, (ast.Call, ast.Subscript))
         and _computes(unit, scope, value)
-        and not _fetches(unit, scope, value)
+        # What makes a getter is reported where it is called on the spot only.
+        and not (isinstance(value, ast.Call) and unit.dotted(value.func, scope) & MAKERS)
         for value in values
     )
-
-
-def _fetches(unit: PythonFile, scope: Scope, value: ast.expr) -> bool:
-    """Tell whether a call makes a getter, which is reported where it is called on the spot only."""
-    return isinstance(value, ast.Call) and bool(unit.dotted(value.func, scope) & MAKERS)
 
 
 def _computes(unit: PythonFile, scope: Scope, item: ast.Call | ast.Subscript) -> bool:
     """Tell whether an expression looks a name up that is no constant."""
     if isinstance(item, ast.Call):
-        names = unit.dotted(item.func, scope)
-        if "builtins.getattr" in names:
+        if "builtins.getattr" in (names := unit.dotted(item.func, scope)):
             return len(item.args) > 1 and not isinstance(item.args[1], ast.Constant)
         return bool(names & MAKERS) and bool(item.args) and not isinstance(item.args[0], ast.Constant)
     if isinstance(item.slice, ast.Constant):
         return False
-    space = item.value
-    if isinstance(space, ast.Attribute):
-        return space.attr == "__dict__"
-    return isinstance(space, ast.Call) and bool(unit.dotted(space.func, scope) & NAMESPACES)
+    if isinstance(item.value, ast.Attribute):
+        return item.value.attr == "__dict__"
+    return isinstance(item.value, ast.Call) and bool(unit.dotted(item.value.func, scope) & NAMESPACES)

@@ -28,7 +28,10 @@ class PythonFunctions(Facts):
         found = []
         for scope in as_python(parsed).functions:
             first = min([scope.node.lineno, *(decorator.lineno for decorator in scope.node.decorator_list)])
-            found.append((scope.name, first, scope.node.end_lineno or scope.node.lineno))
+            last = scope.node.end_lineno or scope.node.lineno
+            assert first >= 1, "lines count from 1"
+            assert first <= last, "a decorator stands above its function"
+            found.append((scope.name, first, last))
         return found
 
 
@@ -57,9 +60,11 @@ class PythonFunctionLength(FileRule):
         for function in unit.functions:
             node = function.node
             lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            assert lines >= 1, "a function ends where it begins or later"
             if lines <= limit:
                 continue
             lines -= _docstring_lines(unit, node)
+            assert lines >= 1, "the line of `def` is no docstring"
             if lines > limit:
                 yield self.finding(unit.name_of(function), f"{function.name} has {lines} lines, over {limit}; split it")
 
@@ -76,4 +81,5 @@ def _docstring_lines(unit: PythonFile, node: ast.FunctionDef | ast.AsyncFunction
     shared = {first.lineno} if before else set()
     if after.startswith(b";"):
         shared.add(first.end_lineno or first.lineno)
+    assert len(shared) <= lines, "what shares a line with code is one of them"
     return lines - len(shared)

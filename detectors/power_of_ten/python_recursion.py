@@ -119,6 +119,7 @@ def start():  # expect: P10-R1-python-recursion
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Yield each function of each cycle."""
         graph = once(PythonCallGraph, facts["python-calls"])
+        assert len(graph.nodes) == len(graph.edges), "each function has its calls"
         for cycle in cycles(graph.edges):
             for number in cycle:
                 path, name, region = graph.nodes[number]
@@ -129,6 +130,7 @@ def start():  # expect: P10-R1-python-recursion
                     for n in cycle
                     if n != number
                 )
+                assert others or number in graph.edges[number], "a cycle of one calls itself"
                 through = f" through {others[0].message.split()[0]}" if others else ""
                 message = f"{name} is recursive{through}; use a loop with a bound"
                 yield path, self.finding(region, message, related=others[:SHOWN])

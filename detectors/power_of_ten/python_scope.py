@@ -54,10 +54,12 @@ class PythonGlobalWrite(FileRule):
 
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each `global` statement of a function that binds the name."""
-        unit = as_python(parsed)
+        if not (unit := as_python(parsed)).functions:
+            return
         for scope, statement in unit.statements(ast.Global):
             written = [name for name in statement.names if name in scope.bindings]
             if scope.function is not None and written:
+                assert scope.parent is not None, "a function stands in a module at least"
                 message = f"{', '.join(written)} of the module is written by {scope.qualname or 'a function'}"
                 yield self.finding(unit.at(statement), message)
 
@@ -107,16 +109,15 @@ def f(name):
 
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield the first change of each module-level container in each function."""
-        unit = as_python(parsed)
-        containers = containers_of(unit)
-        if not containers:
+        if not (containers := containers_of(unit := as_python(parsed))):
             return
+        told: set[tuple[int, str]] = set()
         for function, name, node in sorted(
             _mutations(unit, containers), key=lambda found: (found[0].number, found[1], found[2].lineno)
         ):
-            key = function.number, name
-            if key not in containers.get("", set()):
-                containers.setdefault("", set()).add(key)
+            assert function.number > 0, "0 is the module"
+            if (function.number, name) not in told:
+                told.add((function.number, name))
                 message = f"{name} of the module is changed by {function.qualname or 'a function'}"
                 yield self.finding(unit.at(node), message)
 
@@ -147,21 +148,22 @@ class PythonWideName(FileRule):
 
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each such local, where it is bound."""
-        unit = as_python(parsed)
+        if not (unit := as_python(parsed)).functions:
+            return
         inside: dict[int, list[Scope]] = {}
         for scope in unit.scopes:
             if scope.parent is not None and scope.parent.function is not None:
                 inside.setdefault(scope.parent.function.number, []).append(scope)
         for function in unit.functions:
             for name, statement, block in _wide(function, inside.get(function.number, [])):
+                assert statement.lineno < block, "what is bound too early is used further down"
                 yield self.finding(unit.at(statement), f"only the block of line {block} uses {name}; bind it there")
 
 
 def _wide(function: Scope, inside: list[Scope]) -> Iterator[tuple[str, ast.stmt, int]]:
     """Yield (name, statement that binds it, first line of the block that uses it)."""
     body: list[ast.stmt] = function.node.body
-    bound = _bound_early(function, body)
-    if not bound:
+    if not (bound := _bound_early(function, body)):
         return
     uses: dict[str, list[ast.Name]] = {name: [] for name in bound}
     for load in function.loads:
@@ -169,6 +171,7 @@ def _wide(function: Scope, inside: list[Scope]) -> Iterator[tuple[str, ast.stmt,
             uses[load.id].append(load)
     inner = {load.id for scope in inside for load in scope.loads if load.id in uses}
     lines = [statement.lineno for statement in body]
+    assert lines[0] <= lines[-1], "statements stand in their order"
     for name, number in bound.items():
         holders = {bisect.bisect_right(lines, load.lineno) - 1 for load in uses[name]}
         holder = holders.pop() if len(holders) == 1 else -1
@@ -182,6 +185,8 @@ def _wide(function: Scope, inside: list[Scope]) -> Iterator[tuple[str, ast.stmt,
 
 def _bound_early(function: Scope, body: list[ast.stmt]) -> dict[str, int]:
     """Return the names bound once, far enough above the last `if` of a function's body, and by which statement."""
+    if len(body) <= MIN_STATEMENTS:
+        return {}
     last = next((number for number in reversed(range(len(body))) if isinstance(body[number], ast.If)), -1)
     found = {}
     for number, statement in enumerate(body[: max(last - MIN_STATEMENTS + 1, 0)]):
@@ -192,26 +197,30 @@ def _bound_early(function: Scope, body: list[ast.stmt]) -> dict[str, int]:
             and len(function.bindings.get(target.id, ())) == 1
         ):
             found[target.id] = number
+    assert all(number < last for number in found.values()), "what uses them comes later"
     return found
 
 
-def containers_of(unit: PythonFile) -> dict[str, set[tuple[int, str]]]:
-    """Return the module's names that are bound to containers, each with an empty set."""
+def containers_of(unit: PythonFile) -> set[str]:
+    """Return the module's names that are bound to containers."""
     module = unit.scopes[0]
-    found: dict[str, set[tuple[int, str]]] = {}
+    assert module.kind == "module", "it is the first scope"
+    found: set[str] = set()
     for name, values in module.bindings.items():
         for value in values:
             literal = isinstance(value, (ast.List, ast.Dict, ast.Set, ast.ListComp, ast.DictComp, ast.SetComp))
             if literal or (isinstance(value, ast.Call) and unit.dotted(value.func, module) & CONTAINERS):
-                found[name] = set()
+                found.add(name)
+    assert found <= module.bindings.keys(), "they are the module's own"
     return found
 
 
-def _mutations(
-    unit: PythonFile, containers: dict[str, set[tuple[int, str]]]
-) -> Iterator[tuple[Scope, str, ast.expr | ast.stmt]]:
+def _mutations(unit: PythonFile, containers: set[str]) -> Iterator[tuple[Scope, str, ast.expr | ast.stmt]]:
     """Yield (function, name, node) of changes of a module's container by a function."""
+    if not containers:
+        return
     module = unit.scopes[0]
+    assert module.function is None, "it is the first scope"
     for scope in unit.scopes:
         function = scope.function
         if function is None:

@@ -92,19 +92,23 @@ def other(n):
         unit = as_python(parsed)
         for scope in unit.functions:
             assert scope.parent is not None, "a function stands in a module at least"
+            arguments = scope.node.args
+            parameters = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+            takes = bool(parameters or arguments.vararg or arguments.kwarg)
             for decorator in scope.node.decorator_list:
-                if _has_parameters(scope) and _keeps_everything(unit, scope.parent, decorator):
+                if takes and _keeps_everything(unit, scope.parent, decorator):
                     yield self.finding(unit.at(decorator), f"the results of {scope.name} are kept without a limit")
         for _, call, meaning, _ in unit.calls_of(QUEUES):
+            assert meaning.names & QUEUES, "only these were asked for"
             if meaning.names & WITHOUT_A_SIZE or not _sized(call):
                 yield self.finding(unit.at(call), "a queue without a size; give it maxsize")
         yield from self._grown(unit)
 
     def _grown(self, unit: PythonFile) -> Iterator[Finding]:
-        containers = containers_of(unit)
-        if not containers:
+        if not (containers := containers_of(unit)):
             return
         module = unit.scopes[0]
+        assert module.kind == "module", "it is the first scope"
         grown: set[str] = set()
         emptied: set[str] = set()
         for scope in unit.scopes:
@@ -118,12 +122,15 @@ def other(n):
         anew = {name for scope in unit.scopes if scope.function for name in scope.global_names & scope.bindings.keys()}
         for name in sorted(grown - emptied - anew):
             values = [value for value in module.bindings[name] if isinstance(value, ast.expr)]
-            if values and not _bounded(values[0]):
+            bounded = values and isinstance(values[0], ast.Call) and any(w.arg == "maxlen" for w in values[0].keywords)
+            if values and not bounded:
                 yield self.finding(unit.at(values[0]), f"{name} only grows; nothing is ever taken out")
 
 
 def _moves(scope: Scope) -> Iterator[tuple[str, bool]]:
     """Yield names of containers that a scope fills (True) or empties (False)."""
+    if not scope.calls and not scope.stores:
+        return
     for call in scope.calls:
         if isinstance(call.func, ast.Attribute) and isinstance(call.func.value, ast.Name):
             if call.func.attr in SHRINKS:
@@ -138,24 +145,21 @@ def _moves(scope: Scope) -> Iterator[tuple[str, bool]]:
                 yield store.value.id, True
 
 
-def _has_parameters(scope: Scope) -> bool:
-    arguments = scope.node.args
-    return bool(arguments.posonlyargs or arguments.args or arguments.kwonlyargs or arguments.vararg or arguments.kwarg)
-
-
 def _keeps_everything(unit: PythonFile, scope: Scope, decorator: ast.expr) -> bool:
     if not isinstance(decorator, ast.Call):
         return "functools.cache" in unit.dotted(decorator, scope)
     if "functools.lru_cache" not in unit.dotted(decorator.func, scope):
         return False
+    if not decorator.args and not decorator.keywords:
+        return False  # the default has a size
     sizes = [*decorator.args[:1], *(word.value for word in decorator.keywords if word.arg == "maxsize")]
     return any(isinstance(size, ast.Constant) and size.value is None for size in sizes)
 
 
 def _sized(call: ast.Call) -> bool:
-    sizes = [*call.args[:1], *(word.value for word in call.keywords if word.arg in ("maxsize", None))]
+    if not call.args and not call.keywords:
+        return False
+    if any(word.arg is None for word in call.keywords):
+        return True  # it may be among `**options`
+    sizes = [*call.args[:1], *(word.value for word in call.keywords if word.arg == "maxsize")]
     return any(not (isinstance(size, ast.Constant) and size.value in (0, None)) for size in sizes)
-
-
-def _bounded(value: ast.expr) -> bool:
-    return isinstance(value, ast.Call) and any(word.arg == "maxlen" for word in value.keywords)

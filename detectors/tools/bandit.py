@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 
 from detectors.detector import Tool
-from detectors.errors import ToolCrashed
+from detectors.errors import ToolCrashed, ToolOutputInvalid
 from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
-from detectors.tools.suppressions import lines_of, suppressed
+from detectors.tools.suppressions import column_of, lines_of, suppressed
 
 LEVELS: dict[str, Level] = {"HIGH": "error", "MEDIUM": "warning", "LOW": "note"}
 NOSEC = re.compile(r"#.*?\bnosec\b:?(?P<tests>[^#]*)", re.IGNORECASE)
+HERE = re.compile(r"\A(?:\./)+")
 IDS = re.compile(r"B\d+|[a-z_]{6,}")
 
 
@@ -30,6 +31,8 @@ class Bandit(Tool):
 
     def command(self, files: Sequence[str]) -> list[str]:
         """Return the command; explicit files, since with `-r` bandit obeys the tree's `.bandit`."""
+        assert files, "with nothing to read it would read the folder"
+        assert not any(name.startswith("-") for name in files), "a name must not be taken for an option"
         python = (sys.executable, "-I", "-m", "bandit")
         # An exclude pattern of ours that matches nothing takes the place of bandit's own (`*.egg`, `.tox`, …).
         fixed = ("-q", "-f", "json", "--ini", "/dev/null", "--exclude", "/nothing", "--ignore-nosec")
@@ -37,15 +40,18 @@ class Bandit(Tool):
 
     def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
         """Read the JSON report: `metrics` names what was read, `errors` what could not be parsed."""
+        assert sources, "somebody asked"
         if completed.exit_code not in (0, 1):
             raise ToolCrashed(self.name, completed.exit_code, completed.stderr.decode("utf-8", "replace"))
         report = msgspec.json.decode(completed.stdout)
-        errors = {_relative(entry["filename"]): entry["reason"] for entry in report["errors"]}
+        errors = {HERE.sub("", entry["filename"]): entry["reason"] for entry in report["errors"]}
         found: dict[str, list[dict[str, Any]]] = {}
         for entry in report["results"]:
-            found.setdefault(_relative(entry["filename"]), []).append(entry)
+            found.setdefault(HERE.sub("", entry["filename"]), []).append(entry)
+        if found.keys() - sources.keys():
+            raise ToolOutputInvalid(self.name, "it names files that it was not asked about")
         answers: dict[str, FileReport | NotAnalysed] = {}
-        for name in {_relative(path) for path in report["metrics"]} & set(sources):
+        for name in {HERE.sub("", path) for path in report["metrics"]} & set(sources):
             if name in errors:
                 answers[name] = NotAnalysed("", "", "parse-error", errors[name])
                 continue
@@ -54,20 +60,20 @@ class Bandit(Tool):
         return answers
 
 
-def _relative(path: str) -> str:
-    return re.sub(r"\A(?:\./)+", "", path)
-
-
 def _finding(entry: dict[str, Any], lines: Sequence[str]) -> Finding:
+    if entry["line_number"] < 1:
+        raise ValueError(f"a result without a place: line {entry['line_number']}")
     number = entry["line_number"]
     line = lines[number - 1] if 0 < number <= len(lines) else ""
-    region = Region(number, _column(line, entry.get("col_offset", 0)))
+    region = Region(number, column_of(line, entry.get("col_offset", 0)))
     # B105 to B107 quote the password that they found; evidence must not spread it.
     message = re.sub(r"password: .*", "password", entry["issue_text"], flags=re.DOTALL)
+    assert "password: " not in message, "it would quote the password"
     finding = Finding(f"bandit/{entry['test_id']}", LEVELS.get(entry["issue_severity"], "note"), message, region)
     span = entry.get("line_range") or [number]
 
     def marker(texts: Sequence[str], found: Finding) -> str | None:
+        assert found.rule.startswith("bandit/"), "others have other markers"
         # bandit takes a marker on any line of the statement; one with test ids or names speaks of these only.
         marked = (NOSEC.search(texts[n - 1]) for n in span if 0 < n <= len(texts))
         wanted = {found.rule.removeprefix("bandit/"), entry["test_name"]}
@@ -76,8 +82,3 @@ def _finding(entry: dict[str, Any], lines: Sequence[str]) -> Finding:
         )
 
     return suppressed(finding, lines, marker)
-
-
-def _column(line: str, offset: int) -> int:
-    """Return the column of a byte offset, as `ast` counts, in code points from 1."""
-    return len(line.encode("utf-8", "surrogatepass")[: max(offset, 0)].decode("utf-8", "replace")) + 1

@@ -10,7 +10,7 @@ from pathlib import Path
 from detectors.closures import Context
 from detectors.detector import ClosureTool
 from detectors.errors import ToolCrashed
-from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Reason, Region
+from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
 from detectors.tools.suppressions import lines_of, suppressed
 from detectors.tools.translation_units import language_of, place_of, search_flags, told, unmuted
 
@@ -51,7 +51,10 @@ class ClangTidy(ClosureTool):
 
     def prepare(self, data: bytes) -> bytes:
         """Return the bytes with all that mutes clang-tidy broken."""
-        return NOLINT.sub(b"NO_INT", unmuted(data))
+        shown = NOLINT.sub(b"NO_INT", unmuted(data))
+        assert len(shown) == len(data), "what is found must stand where it stands in the file"
+        assert b"NOLINT" not in shown, "nothing asks for silence"
+        return shown
 
     def code_files(self) -> Iterable[Path]:
         """Return the wrapper's modules and the tool's files."""
@@ -59,7 +62,10 @@ class ClangTidy(ClosureTool):
 
     def command_in(self, context: Context, files: Sequence[str]) -> list[str]:
         """Return the command for one file; after `--` stands all that the compiler is told."""
+        assert len(files) == self.files_per_run, "each file has a context of its own"
         (file,) = files
+        assert not file.startswith("/"), "what is outside of the shadow tree is not to be read"
+        assert context.language in {None, *self.languages}, "a context speaks of C or C++"
         binary = Path(sys.executable).with_name("clang-tidy")
         language = "c" if language_of(file, context) == "c" else "c++"
         fixed = ("--quiet", "--config={}", f"--checks={','.join(CHECKS)}", "--header-filter=^$")
@@ -67,6 +73,7 @@ class ClangTidy(ClosureTool):
 
     def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
         """Read the diagnostics on standard output."""
+        assert len(sources) == self.files_per_run, "each file has a run of its own"
         ((name, data),) = sources.items()
         text = completed.stdout.decode("utf-8", "replace")
         said = list(DIAGNOSTIC.finditer(text))
@@ -85,20 +92,27 @@ class ClangTidy(ClosureTool):
 
 
 def _broken(match: re.Match[str]) -> NotAnalysed:
-    reason: Reason = "header-missing" if match["message"].endswith("file not found") else "parse-error"
-    return NotAnalysed("", "", reason, told(match["file"], match["line"], match["message"]))
+    assert match["kind"] == "error", "a warning breaks nothing off"
+    detail = told(match["file"], match["line"], match["message"])
+    if match["message"].endswith("file not found"):
+        return NotAnalysed("", "", "header-missing", detail)
+    return NotAnalysed("", "", "parse-error", detail)
 
 
 def _finding(match: re.Match[str], last_line: int) -> Finding:
+    assert match["kind"] == "warning", "an error makes the file not analysed"
+    assert last_line >= 1, "an empty file has one line"
     # Two names of one check stand side by side; the first is the check's own.
     check = match["check"].partition(",")[0]
     level: Level = "warning"
-    region = Region(min(int(match["line"]), last_line), int(match["column"]))
+    region = Region(min(max(int(match["line"]), 1), last_line), max(int(match["column"]), 1))
     return Finding(f"clang-tidy/{check}", level, match["message"], region)
 
 
 def _marker(lines: Sequence[str], finding: Finding) -> str | None:
     """Return the `NOLINT` that would have muted a finding."""
+    assert finding.rule.startswith("clang-tidy/"), "others have other markers"
+    assert finding.region.start_line <= len(lines), "its line is one of the file"
     check = finding.rule.partition("/")[2]
     opened: str | None = None
     for number, line in enumerate(lines[: finding.region.start_line], 1):
@@ -115,6 +129,7 @@ def _marker(lines: Sequence[str], finding: Finding) -> str | None:
 
 
 def _covers(checks: str | None, check: str) -> bool:
+    assert check, "a finding names its check"
     if checks is None:
         return True
     patterns = (re.escape(item.strip()).replace(r"\*", ".*") for item in checks.split(","))

@@ -10,7 +10,7 @@ from pathlib import Path
 from detectors.closures import Context
 from detectors.detector import MISSING, ClosureTool
 from detectors.errors import ToolCrashed
-from detectors.model import Completed, FileReport, Finding, NotAnalysed, Reason, Region
+from detectors.model import Completed, FileReport, Finding, NotAnalysed, Region
 from detectors.tools import system_programs
 from detectors.tools.suppressions import lines_of, suppressed
 from detectors.tools.translation_units import language_of, place_of, search_flags, told, unmuted
@@ -63,44 +63,65 @@ class CompilerWarnings(ClosureTool):
     @functools.cached_property
     def version(self) -> str:  # type: ignore[override]  # a value on other detectors, looked up once here
         """Return the compiler's first line about itself."""
-        return system_programs.version(self._compiler("c"))
+        said = system_programs.version(_compiler("c"))
+        assert "\n" not in said, "it stands on one line of a report"
+        return said
 
     def missing(self) -> str | None:
         """Return how to get a compiler, or `None`."""
-        return "install gcc and g++, or clang" if MISSING in (self.version, self._compiler("cpp") or MISSING) else None
+        if self.version == MISSING or _compiler("cpp") is None:
+            return "install gcc and g++, or clang"
+        return None
 
     def code_files(self) -> Iterable[Path]:
         """Return the wrapper's modules, and the programs that do the compiler's work."""
-        compilers = [place for language in COMPILERS if (place := self._compiler(language)) is not None]
+        own = {*super().code_files(), Path(__file__), Path(__file__).with_name("translation_units.py")}
+        if self.version == MISSING:
+            return sorted(own)
+        compilers = [place for language in COMPILERS if (place := _compiler(language)) is not None]
+        assert compilers, "one of them told its version"
         parts = [
             Path(system_programs.said(place, f"-print-prog-name={part}"))
             for place in compilers
             for part in ("cc1", "cc1plus")
             if "clang" not in place.name
         ]
-        own = (Path(__file__), Path(__file__).with_name("translation_units.py"))
-        return sorted(
-            {*super().code_files(), *own, *(place.resolve() for place in (*compilers, *parts) if place.is_file())}
-        )
+        return sorted({*own, *(place.resolve() for place in (*compilers, *parts) if place.is_file())})
 
     def prepare(self, data: bytes) -> bytes:
         """Return the bytes without what mutes the compiler or moves its lines."""
-        return unmuted(data)
+        shown = unmuted(data)
+        assert len(shown) == len(data), "what is found must stand where it stands in the file"
+        return shown
 
     def command_in(self, context: Context, files: Sequence[str]) -> list[str]:
         """Return the command for one file: everything but assembling, and nothing is kept."""
+        assert len(files) == self.files_per_run, "each file has a context of its own"
         (file,) = files
+        assert not file.startswith("/"), "what is outside of the shadow tree is not to be read"
+        assert context.language in {None, *self.languages}, "a context speaks of C or C++"
         language = language_of(file, context)
-        compiler = str(self._compiler(language) or "gcc")
-        own = OF_CLANG if "clang" in Path(compiler).name else OF_GCC
+        compiler = _compiler(language)
+        assert compiler is not None, "a program that is missing is not run"
+        own = OF_CLANG if "clang" in compiler.name else OF_GCC
         fixed = ("-O2", "-S", "-o", "/dev/null", "-x", "c" if language == "c" else "c++")
         # Included into nothing: a header that is compiled by itself would be told of its `#pragma once`.
         header = file.rpartition(".")[2].startswith("h")
         what = ("-include", f"./{file}", "/dev/null") if header else (f"./{file}",)
-        return [compiler, *fixed, *COMMON, *OF_LANGUAGE[language], *own, *context.flags, *search_flags(context), *what]
+        return [
+            str(compiler),
+            *fixed,
+            *COMMON,
+            *OF_LANGUAGE[language],
+            *own,
+            *context.flags,
+            *search_flags(context),
+            *what,
+        ]
 
     def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
         """Read the diagnostics; those of other files are theirs to report."""
+        assert len(sources) == self.files_per_run, "each file has a run of its own"
         ((name, data),) = sources.items()
         text = completed.stderr.decode("utf-8", "replace")
         said = list(DIAGNOSTIC.finditer(text))
@@ -113,17 +134,23 @@ class CompilerWarnings(ClosureTool):
         found = dict.fromkeys(_finding(match, len(lines)) for match in said if place_of(match["file"]) == name)
         return {name: FileReport(tuple(suppressed(finding, lines, _marker) for finding in found))}
 
-    @staticmethod
-    def _compiler(language: str) -> Path | None:
-        return system_programs.program(*COMPILERS[language])
+
+def _compiler(language: str) -> Path | None:
+    assert language in COMPILERS, "headers and units are of C or C++"
+    return system_programs.program(*COMPILERS[language])
 
 
 def _broken(match: re.Match[str]) -> NotAnalysed:
-    reason: Reason = "header-missing" if HEADER_MISSING.search(match["message"]) else "parse-error"
-    return NotAnalysed("", "", reason, told(match["file"], match["line"], match["message"]))
+    assert match["kind"] != "warning", "a warning breaks nothing off"
+    detail = told(match["file"], match["line"], match["message"])
+    if HEADER_MISSING.search(match["message"]):
+        return NotAnalysed("", "", "header-missing", detail)
+    return NotAnalysed("", "", "parse-error", detail)
 
 
 def _finding(match: re.Match[str], last_line: int) -> Finding:
+    assert match["kind"] == "warning", "an error makes the file not analysed"
+    assert last_line >= 1, "an empty file has one line"
     parts = OPTION.match(match["message"])
     assert parts is not None, "the pattern fits any text"
     line = min(max(int(match["line"]), 1), last_line)
@@ -133,6 +160,8 @@ def _finding(match: re.Match[str], last_line: int) -> Finding:
 
 def _marker(lines: Sequence[str], finding: Finding) -> str | None:
     """Return the pragma that would have muted a finding: the last one in force on its line."""
+    assert finding.rule.startswith("compiler-warnings/"), "others have other markers"
+    assert finding.region.start_line <= len(lines), "its line is one of the file"
     option = finding.rule.partition("/")[2]
     muted: str | None = None
     stack: list[str | None] = []
@@ -146,4 +175,5 @@ def _marker(lines: Sequence[str], finding: Finding) -> str | None:
             muted = stack.pop() if stack else None
         elif match["all"] or match["option"].partition("=")[0] in {option, *WIDE}:
             muted = line
+    assert muted is None or "pragma" in muted, "only pragmas mute a compiler"
     return muted

@@ -47,27 +47,35 @@ class Cppcheck(ClosureTool):
     @functools.cached_property
     def version(self) -> str:  # type: ignore[override]  # a value on other detectors, looked up once here
         """Return what cppcheck says of its version, or `missing`."""
-        return system_programs.version(system_programs.program("cppcheck"))
+        said = system_programs.version(system_programs.program("cppcheck"))
+        assert "\n" not in said, "it stands on one line of a report"
+        return said
 
     def missing(self) -> str | None:
         """Return how to get cppcheck, or `None`."""
-        return "install cppcheck, for example: apt-get install cppcheck" if self.version == MISSING else None
+        if self.version == MISSING:
+            return "install cppcheck, for example: apt-get install cppcheck"
+        return None
 
     def code_files(self) -> Iterable[Path]:
         """Return the wrapper's modules, the program and its library descriptions."""
+        own = {*super().code_files(), Path(__file__).with_name("translation_units.py")}
+        if self.version == MISSING:
+            return sorted(own)
         place = system_programs.program("cppcheck")
-        binary = [place.resolve()] if place is not None else []
-        described = sorted(Path("/usr/share/cppcheck/cfg").glob("std.cfg"))
-        own = Path(__file__).with_name("translation_units.py")
-        return sorted({*super().code_files(), own, *binary, *described})
+        assert place is not None, "it told its version"
+        return sorted({*own, place.resolve(), *Path("/usr/share/cppcheck/cfg").glob("std.cfg")})
 
     def command_in(self, context: Context, files: Sequence[str]) -> list[str]:
         """Return the command for one file; results are on standard error as XML, the file's name on standard output."""
+        assert len(files) == self.files_per_run, "each file has a context of its own"
         (file,) = files
+        assert not file.startswith("/"), "what is outside of the shadow tree is not to be read"
         language = "c" if language_of(file, context) == "c" else "c++"
         fixed = ("--xml", f"--enable={ENABLED}", f"--language={language}", "--max-configs=4")
         macros = [flag for flag in context.flags if flag.startswith(("-D", "-U"))]
-        binary = system_programs.program("cppcheck") or "cppcheck"
+        binary = system_programs.program("cppcheck")
+        assert binary is not None, "a program that is missing is not run"
         return [
             str(binary),
             *fixed,
@@ -78,6 +86,7 @@ class Cppcheck(ClosureTool):
 
     def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
         """Read the results; the file counts as read when standard output says that it was checked."""
+        assert len(sources) == self.files_per_run, "each file has a run of its own"
         ((name, data),) = sources.items()
         if completed.exit_code != 0:
             raise ToolCrashed(self.name, completed.exit_code, completed.stdout.decode("utf-8", "replace"))
@@ -100,6 +109,9 @@ class Cppcheck(ClosureTool):
 
 
 def _finding(error: ElementTree.Element, place: ElementTree.Element, last_line: int) -> Finding:
+    if not error.get("id"):
+        raise ValueError("an error without an id")
+    assert last_line >= 1, "an empty file has one line"
     severity = error.get("severity", "")
     level: Level = "error" if severity == "error" else "warning" if severity == "warning" else "note"
     region = Region(min(max(int(place.get("line", 1)), 1), last_line), max(int(place.get("column", 1)), 1))
@@ -108,6 +120,8 @@ def _finding(error: ElementTree.Element, place: ElementTree.Element, last_line: 
 
 def _marker(lines: Sequence[str], finding: Finding) -> str | None:
     """Return the comment that asks cppcheck for silence, on the line or alone on the one before."""
+    assert finding.rule.startswith("cppcheck/"), "others have other markers"
+    assert finding.region.start_line <= len(lines), "its line is one of the file"
     wanted = finding.rule.partition("/")[2]
     line = finding.region.start_line
     for text in lines[max(line - 2, 0) : line]:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from detectors.detector import Tool
-from detectors.errors import ToolCrashed
+from detectors.errors import ToolCrashed, ToolOutputInvalid
 from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
 from detectors.parsing import decode
 from detectors.tools.suppressions import lines_of, suppressed
@@ -43,21 +43,28 @@ class DetectSecrets(Tool):
 
     def prepare(self, data: bytes) -> bytes:
         """Return UTF-8: detect-secrets passes over what it cannot decode, without a word."""
+        if data.isascii():
+            return data
         return decode(data, "text").encode("utf-8", "surrogatepass")
 
     def command(self, files: Sequence[str]) -> list[str]:
         """Return the command; one process, and verbose, since only the log says which files were read."""
+        assert files, "with nothing to read it would read the folder"
+        assert not any(name.startswith("-") for name in files), "a name must not be taken for an option"
         disabled = [part for mute in MUTES for part in ("--disable-filter", mute)]
         python = (sys.executable, "-I", "-m", "detect_secrets")
         return [*python, "-v", "-c", "1", "scan", "--no-verify", "--all-files", *disabled, *files]
 
     def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
         """Read the JSON baseline that a scan prints, and the log for the files read."""
+        assert sources, "somebody asked"
         diagnostics = completed.stderr.decode("utf-8", "replace")
         if completed.exit_code != 0:
             raise ToolCrashed(self.name, completed.exit_code, diagnostics)
         report = msgspec.json.decode(completed.stdout)
         results: dict[str, list[dict[str, Any]]] = report["results"]
+        if results.keys() - sources.keys():
+            raise ToolOutputInvalid(self.name, "it names files that it was not asked about")
         read = {name.strip().removeprefix("./") for name in CHECKED.findall(diagnostics)}
         answers: dict[str, FileReport | NotAnalysed] = {}
         for name in read & set(sources):
@@ -69,6 +76,10 @@ class DetectSecrets(Tool):
 
 
 def _finding(entry: dict[str, Any]) -> Finding:
+    if entry["line_number"] < 1:
+        raise ValueError(f"a secret without a place: line {entry['line_number']}")
+    if not entry["type"]:
+        raise ValueError("a secret without a kind")
     kind = entry["type"]
     level: Level = "warning" if kind in GUESSES else "error"
     slug = re.sub(r"[^a-z0-9]+", "-", kind.lower()).strip("-")
@@ -76,9 +87,12 @@ def _finding(entry: dict[str, Any]) -> Finding:
 
 
 def _marker(lines: Sequence[str], finding: Finding) -> str | None:
+    assert finding.rule.startswith("detect-secrets/"), "others have other markers"
     number = finding.region.start_line
-    here = MARKER.search(lines[number - 1]) if 0 < number <= len(lines) else None
+    if not 0 < finding.region.start_line <= len(lines) + 1:
+        return None
+    here = MARKER.search(lines[number - 1]) if number <= len(lines) else None
     if here and not here["next"]:
         return here.group()
-    above = MARKER.search(lines[number - 2]) if 1 < number <= len(lines) + 1 else None
+    above = MARKER.search(lines[number - 2]) if number > 1 else None
     return above.group() if above and above["next"] else None

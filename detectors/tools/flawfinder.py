@@ -35,16 +35,21 @@ class Flawfinder(Tool):
 
     def prepare(self, data: bytes) -> bytes:
         """Return UTF-8: flawfinder skips a file that is anything else. Line ends and columns stay."""
+        if data.isascii():
+            return data
         return decode(data, "text").encode("utf-8", "surrogatepass")
 
     def command(self, files: Sequence[str]) -> list[str]:
         """Return the command; text output, since only that names the files examined."""
+        assert files, "with nothing to read it would fail"
+        assert not any("\n" in name for name in files), "its output is read by lines"
         script = Path(sys.executable).with_name("flawfinder")
         fixed = ("--neverignore", "--minlevel=0", "--columns", "--singleline", "--omittime")
         return [sys.executable, "-I", str(script), *fixed, "--", *files]
 
     def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
         """Read hits, and the list of files examined."""
+        assert sources, "somebody asked"
         if completed.exit_code != 0:
             raise ToolCrashed(self.name, completed.exit_code, completed.stderr.decode("utf-8", "replace"))
         output = completed.stdout.decode("utf-8", "replace")
@@ -64,15 +69,19 @@ class Flawfinder(Tool):
                 continue
             lines = lines_of(sources[name])
             answers[name] = FileReport(tuple(suppressed(finding, lines, _marker) for finding in found.get(name, [])))
+        assert answers.keys() <= sources.keys(), "answers are about what was asked"
         return answers
 
 
 def _marker(lines: Sequence[str], finding: Finding) -> str | None:
+    assert finding.rule.startswith("flawfinder/"), "others have other markers"
     number = finding.region.start_line
-    here = MARKER.search(lines[number - 1]) if 0 < number <= len(lines) else None
+    if not 0 < finding.region.start_line <= len(lines) + 1:
+        return None
+    here = MARKER.search(lines[number - 1]) if number <= len(lines) else None
     if here:
         return here.group()
-    above = lines[number - 2] if 1 < number <= len(lines) + 1 else ""
+    above = lines[number - 2] if number > 1 else ""
     # A marker that shares its line with code speaks of that line only.
     alone = MARKER.search(above) if above.lstrip().startswith(("//", "/*", "*")) else None
     return alone.group() if alone else None

@@ -16,6 +16,8 @@ LIMIT = 15
 """McCabe's number over which lizard itself warns."""
 PLACE = re.compile(r"(?P<function>.*) at (?P<file>.+):(?P<line>\d+)\Z", re.DOTALL)
 FORGIVE = re.compile(rb"lizard forgive", re.IGNORECASE)
+CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+"""Characters that a file's function names may carry and XML forbids."""
 GENERATED = re.compile(rb"GENERATED CODE")
 MARKER = re.compile(r"#\s*lizard forgives?.*|GENERATED CODE")
 
@@ -37,18 +39,23 @@ class Lizard(Tool):
 
     def prepare(self, data: bytes) -> bytes:
         """Return the bytes with lizard's markers broken."""
-        return GENERATED.sub(b"GENERATED_CODE", FORGIVE.sub(b"lizard_forgive", data))
+        shown = GENERATED.sub(b"GENERATED_CODE", FORGIVE.sub(b"lizard_forgive", data))
+        assert len(shown) == len(data), "what is found must stand where it stands in the file"
+        return shown
 
     def command(self, files: Sequence[str]) -> list[str]:
         """Return the command; XML, since only that lists files without functions."""
+        assert files, "with nothing to read it would read the folder"
+        assert not any(name.startswith("-") for name in files), "a name must not be taken for an option"
         return [sys.executable, "-I", "-m", "lizard", "--xml", *files]
 
     def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
         """Read the measures of functions, and the list of files."""
+        assert sources, "somebody asked"
         if completed.exit_code not in (0, 1):
             raise ToolCrashed(self.name, completed.exit_code, completed.stderr.decode("utf-8", "replace"))
         try:
-            root = ElementTree.fromstring(_printable(completed.stdout))  # noqa: S314
+            root = ElementTree.fromstring(CONTROL.sub(b"?", completed.stdout))  # noqa: S314
         except ElementTree.ParseError as problem:
             raise ToolOutputInvalid(self.name, str(problem)) from problem
         read = {item.get("name", "").removeprefix("./") for item in root.iterfind("measure[@type='File']/item")}
@@ -56,7 +63,7 @@ class Lizard(Tool):
         for item in root.iterfind("measure[@type='Function']/item"):
             place = PLACE.match(item.get("name", ""))
             values = [value.text or "0" for value in item.iterfind("value")]
-            if place is None or len(values) < 3:
+            if place is None or int(place["line"]) < 1 or len(values) < 3:
                 raise ToolOutputInvalid(self.name, f"a function without a place: {item.get('name')!r}")
             paths = int(values[2])
             if paths > LIMIT:
@@ -64,18 +71,17 @@ class Lizard(Tool):
                 found.setdefault(place["file"].removeprefix("./"), []).append(
                     Finding("lizard/cyclomatic-complexity", "warning", message, Region(int(place["line"])))
                 )
+        if found.keys() - sources.keys():
+            raise ToolOutputInvalid(self.name, "it names functions of files that it was not asked about")
         return {
             name: FileReport(tuple(suppressed(f, lines_of(sources[name]), _marker) for f in found.get(name, [])))
             for name in read & set(sources)
         }
 
 
-def _printable(output: bytes) -> bytes:
-    """Drop control characters that a file's function names may carry and XML forbids."""
-    return re.sub(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]", b"?", output)
-
-
 def _marker(lines: Sequence[str], finding: Finding) -> str | None:
+    assert finding.rule.startswith("lizard/"), "others have other markers"
+    assert finding.region.start_line >= 1, "its head stands on a line"
     # lizard forgives the function whose body, or the line above whose head, holds the marker; seen here for the whole
     # file from 3 lines above the head to 200 below, which never hides more than it shows: the finding is still listed.
     start = finding.region.start_line

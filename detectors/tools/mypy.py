@@ -15,11 +15,11 @@ import msgspec
 
 from detectors.closures import Context
 from detectors.detector import ClosureTool
-from detectors.errors import ToolCrashed
+from detectors.errors import ToolCrashed, ToolOutputInvalid
 from detectors.model import Completed, FileReport, Finding, NotAnalysed, Region
 from detectors.parsing import Unparsable, parse
 from detectors.tools import mypy_build
-from detectors.tools.suppressions import lines_of, suppressed
+from detectors.tools.suppressions import column_of, lines_of, suppressed
 
 ENCODINGS = re.compile(r"(?:utf-8(?:-sig)?|ascii|iso-8859-\d+|cp\d+|koi8-[ru])\Z")
 """Those in which a comment is the same bytes as in ASCII: in others a comment could hide from `prepare`."""
@@ -67,22 +67,30 @@ class Mypy(ClosureTool):
 
     def code_files(self) -> Iterable[Path]:
         """Return the wrapper's modules, mypy's code and its types of the standard library."""
-        return sorted({*super().code_files(), Path(mypy_build.__file__)})
+        program = Path(mypy_build.__file__)
+        assert program.is_absolute(), "it is run from another folder"
+        return sorted({*super().code_files(), program})
 
     def prepare(self, data: bytes) -> bytes:
         """Return the bytes without what mutes mypy, of the same length; a stand-in for what Python cannot parse."""
         if _refused(data) is not None:
             return mypy_build.ANYTHING.encode()
-        return UNCHECKED.sub(rb"\1#", INLINE.sub(rb"\1;", IGNORE.sub(rb"\1;", data)))
+        shown = UNCHECKED.sub(rb"\1#", INLINE.sub(rb"\1;", IGNORE.sub(rb"\1;", data)))
+        assert len(shown) == len(data), "what is found must stand where it stands in the file"
+        return shown
 
     def command_in(self, context: Context, files: Sequence[str]) -> list[str]:
         """Return the command for files below the folders of the context."""
+        assert files, "with nothing to read it would say that all is well"
+        assert len(set(files)) == len(files), "a file named twice would hide itself"
+        assert not any(folder.startswith("/") for folder in context.search), "modules are those of the shadow tree"
         # Not -I: it would ignore the fixed seed of hashes, on which the order of mypy's work must not hang.
         python = (sys.executable, "-P", "-s", mypy_build.__file__)
         return [*python, str(len(context.search)), *context.search, *files]
 
     def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
         """Read mypy's diagnostics, and the lists of the files that were checked and that could not be read."""
+        assert sources, "somebody asked"
         if completed.exit_code != 0:
             raise ToolCrashed(self.name, completed.exit_code, completed.stderr.decode("utf-8", "replace")[-2000:])
         checked: set[str] = set()
@@ -96,6 +104,8 @@ class Mypy(ClosureTool):
                 blocked[entry["file"]] = entry["blocked"]
             elif entry["severity"] == "error":
                 found.setdefault(entry["file"], []).append(entry)
+        if (found.keys() | blocked.keys() | checked) - sources.keys():
+            raise ToolOutputInvalid(self.name, "it names files that it was not asked about")
         answers: dict[str, FileReport | NotAnalysed] = {}
         for name, data in sources.items():
             refused = _refused(data)
@@ -108,6 +118,8 @@ class Mypy(ClosureTool):
 
 def _refused(data: bytes) -> str | None:
     """Return why Python would not compile a file; `None` where it would."""
+    if not data:
+        return None
     try:
         encoding = tokenize.detect_encoding(io.BytesIO(data).readline)[0]
         if not ENCODINGS.match(encoding):
@@ -128,48 +140,62 @@ def _report(data: bytes, entries: Sequence[Mapping[str, Any]]) -> FileReport:
     unknown = {entry["line"] for entry in entries if UNKNOWN_BASE.match(entry["message"])}
     lines = lines_of(data)
     mutes = _Mutes(data, lines)
-    found = dict.fromkeys(_finding(entry, lines) for entry in entries if not _unfounded(entry, unknown))
+    # Of a class whose base is of a missing package, neither that base nor its keywords say anything.
+    founded = (
+        entry
+        for entry in entries
+        if entry["line"] not in unknown
+        or not (UNKNOWN_BASE.match(entry["message"]) or '"__init_subclass__" of "object"' in entry["message"])
+    )
+    found = dict.fromkeys(_finding(entry, lines) for entry in founded)
+    assert len(found) <= len(entries), "a finding is of an entry"
     return FileReport(tuple(suppressed(finding, lines, mutes.marker) for finding in found))
 
 
-def _unfounded(entry: Mapping[str, Any], unknown: set[int]) -> bool:
-    """Tell whether a diagnostic speaks of a class whose base is of a missing package."""
-    return entry["line"] in unknown and (
-        UNKNOWN_BASE.match(entry["message"]) is not None or '"__init_subclass__" of "object"' in entry["message"]
-    )
-
-
 def _finding(entry: Mapping[str, Any], lines: Sequence[str]) -> Finding:
+    if not entry["message"]:
+        raise ValueError("a diagnostic that says nothing")
+    assert lines, "an empty file has one line"
     line = min(max(entry["line"], 1), len(lines))
     end = min(max(entry["end_line"] or line, line), len(lines))
+    assert line <= end, "what ends before it begins ends where it begins"
     message = entry["message"] + (f" ({entry['hint']})" if entry["hint"] else "")
-    region = Region(line, _column(lines[line - 1], entry["column"]), end, _column(lines[end - 1], entry["end_column"]))
+    region = Region(
+        line, column_of(lines[line - 1], entry["column"]), end, column_of(lines[end - 1], entry["end_column"])
+    )
     return Finding(f"mypy/{entry['code'] or 'error'}", "warning", message, region)
-
-
-def _column(line: str, offset: int | None) -> int:
-    """Return the column of a byte offset from 0, in code points from 1."""
-    return len(line.encode("utf-8", "surrogatepass")[: max(offset or 0, 0)].decode("utf-8", "replace")) + 1
 
 
 class _Mutes:
     """What asks mypy for silence in one file."""
 
     def __init__(self, data: bytes, lines: Sequence[str]) -> None:
+        assert lines, "an empty file has one line"
         self._ignored = {
             number: match
             for number, line in enumerate(lines, 1)
             if "ignore" in line and (match := IGNORED.search(line))
         }
         self._of_file = list(_of_file(lines))
-        self._unchecked = list(_unchecked(data)) if UNCHECKED.search(data) else []
+        self._unchecked: list[range] = []
+        """The lines of functions and classes that `no_type_check` decorates."""
+        tree = parse(data, "python").tree if UNCHECKED.search(data) else None  # type: ignore[attr-defined]  # of Python's
+        for node in ast.walk(tree) if tree is not None else ():
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                names = (ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list)
+                if "no_type_check" in names:
+                    self._unchecked.append(range(node.lineno, (node.end_lineno or node.lineno) + 1))
+        assert all(self._unchecked), "a definition has a line at least"
 
     def marker(self, lines: Sequence[str], finding: Finding) -> str | None:
         """Return what would have muted a finding; see `suppressions.Marker`."""
+        assert finding.rule.startswith("mypy/"), "others have other markers"
+        assert 1 <= finding.region.start_line <= len(lines), "its line is one of the file"
         code = finding.rule.partition("/")[2]
         first = finding.region.start_line
         # Of a function or class only the first line counts, of an expression each of its lines.
         last = first if HEAD.match(lines[first - 1]) else finding.region.end_line
+        assert first <= last, "an expression ends where it begins or later"
         for number in range(first, last + 1):
             match = self._ignored.get(number)
             if match and (match["codes"] is None or code in re.split(r"[\s,]+", match["codes"])):
@@ -194,6 +220,8 @@ def _of_file(lines: Sequence[str]) -> Iterator[tuple[str, set[str] | None]]:
 
 def _muted_by(options: str) -> set[str] | None:
     """Return the codes that inline options mute; `None` for all."""
+    if not options.strip():
+        return set()
     muted: set[str] = set()
     for option in OPTION.finditer(options):
         name = option["name"].replace("_", "-").lower()
@@ -204,12 +232,3 @@ def _muted_by(options: str) -> set[str] | None:
             muted |= set(re.split(r"[\s,]+", value))
         muted |= RELAXED.get(re.sub(r"\A(?:allow|disallow|no)-", "", name), set())
     return muted
-
-
-def _unchecked(data: bytes) -> Iterator[range]:
-    """Yield the lines of functions and classes that `no_type_check` decorates."""
-    for node in ast.walk(parse(data, "python").tree):  # type: ignore[attr-defined]  # of Python's class
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            names = (ast.unparse(decorator).rpartition(".")[2] for decorator in node.decorator_list)
-            if "no_type_check" in names:
-                yield range(node.lineno, (node.end_lineno or node.lineno) + 1)

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 
 from detectors.detector import Tool
-from detectors.errors import ToolCrashed
+from detectors.errors import ToolCrashed, ToolOutputInvalid
 from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
 from detectors.tools.suppressions import lines_of, suppressed
 
@@ -52,6 +52,8 @@ class Ruff(Tool):
 
     def command(self, files: Sequence[str]) -> list[str]:
         """Return the command: verbose, since only the log says which files were read."""
+        assert files, "with nothing to read it would read the folder"
+        assert len(set(files)) == len(files), "a file named twice may be reported twice"
         binary = Path(sys.executable).with_name("ruff")
         fixed = ("--isolated", "--no-cache", "--ignore-noqa", "--output-format=json", "--target-version=py311", "-v")
         rules = (f"--select={','.join(SELECTED)}", f"--ignore={','.join(IGNORED)}")
@@ -59,23 +61,23 @@ class Ruff(Tool):
 
     def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
         """Read the JSON list of diagnostics, and the log for the files read."""
+        assert sources, "somebody asked"
         diagnostics = completed.stderr.decode("utf-8", "replace")
         if completed.exit_code not in (0, 1):
             raise ToolCrashed(self.name, completed.exit_code, diagnostics)
-        read = {_relative(path) for path in CHECKED.findall(diagnostics)}
+        read = {path.removeprefix("./") for path in CHECKED.findall(diagnostics)}
         found: dict[str, list[dict[str, Any]]] = {}
         for entry in msgspec.json.decode(completed.stdout):
-            found.setdefault(_relative(entry["filename"]), []).append(entry)
+            found.setdefault(entry["filename"].removeprefix("./"), []).append(entry)
+        if found.keys() - sources.keys():
+            raise ToolOutputInvalid(self.name, "it names files that it was not asked about")
         return {name: _report(data, found.get(name, [])) for name, data in sources.items() if name in read}
 
 
-def _relative(path: str) -> str:
-    return path.removeprefix("./")
-
-
 def _report(data: bytes, entries: list[dict[str, Any]]) -> FileReport | NotAnalysed:
-    broken = [entry for entry in entries if entry["code"] in (None, "invalid-syntax", "E902")]
-    if broken:
+    if not entries:
+        return FileReport()
+    if broken := [entry for entry in entries if entry["code"] in (None, "invalid-syntax", "E902")]:
         where = broken[0].get("location") or {}
         return NotAnalysed("", "", "parse-error", f"line {where.get('row', 0)}: {broken[0]['message']}"[:200])
     lines = lines_of(data)
@@ -83,6 +85,8 @@ def _report(data: bytes, entries: list[dict[str, Any]]) -> FileReport | NotAnaly
 
 
 def _finding(entry: dict[str, Any]) -> Finding:
+    if not 1 <= entry["location"]["row"] <= entry["end_location"]["row"]:
+        raise ValueError(f"{entry['code']} has no place: {entry['location']}")
     start, end = entry["location"], entry["end_location"]
     level: Level = "error" if ERRORS.match(entry["code"]) else "warning"
     region = Region(start["row"], start["column"], end["row"], end["column"])
@@ -90,6 +94,8 @@ def _finding(entry: dict[str, Any]) -> Finding:
 
 
 def _marker(lines: Sequence[str], finding: Finding) -> str | None:
+    assert finding.rule.startswith("ruff/"), "others have other markers"
+    assert finding.region.start_line >= 1, "a finding stands on a line"
     code = finding.rule.removeprefix("ruff/")
     # A marker counts on the first and the last line of what it mutes (a string or call of several lines).
     for number in {finding.region.start_line, finding.region.end_line}:
@@ -111,5 +117,8 @@ def _marker(lines: Sequence[str], finding: Finding) -> str | None:
 
 
 def _covers(codes: str | None, code: str) -> bool:
-    wanted = re.findall(r"[A-Z]+[0-9]*", (codes or "").upper())
-    return codes is None or any(code.startswith(prefix) for prefix in wanted)
+    assert code, "a finding has a code"
+    if codes is None:
+        return True
+    wanted = re.findall(r"[A-Z]+[0-9]*", codes.upper())
+    return any(code.startswith(prefix) for prefix in wanted)

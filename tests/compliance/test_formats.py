@@ -7,15 +7,18 @@ import io
 import json
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 from xml.etree import ElementTree
 
 import jsonschema
+import msgspec
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compliance.errors import EvidenceExists
 from compliance.formats import csv as csv_format
 from compliance.formats import github, gitlab, html, junit, run_json, sarif, scan_json, tables
 from detectors.findings import as_json
@@ -132,6 +135,30 @@ def test_run_json_holds_sources_plan_and_origin(run: RunRecord, tmp_path: Path) 
 
     assert record["files"][0]["digest"].startswith("sha256:")
     assert {"detectors", "units", "batches", "not_analysed", "excluded"} <= set(record)
+
+
+@pytest.mark.parametrize("form", [html, run_json, sarif, tables], ids=lambda form: form.NAME)
+def test_a_file_of_the_evidence_is_written_once(form: Any, run: RunRecord, tmp_path: Path) -> None:
+    """Two formats of one name, or two runs in one folder, would leave the evidence of one of them."""
+    form.write(run, tmp_path / form.NAME)
+    first = (tmp_path / form.NAME).read_bytes()
+
+    with pytest.raises(EvidenceExists):
+        form.write(run, tmp_path / form.NAME)
+    assert (tmp_path / form.NAME).read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"executed": 0}, {"planned": 99}, {"whole": False}, {"seconds": -1.0}, {"workers": 0}],
+    ids=lambda change: next(iter(change)),
+)
+def test_a_record_that_contradicts_itself_is_refused(change: dict[str, Any], run: RunRecord) -> None:
+    """Numbers that do not add up in `run.json` would be an auditor's first doubt, and nobody would have noticed."""
+    record = msgspec.to_builtins(run) | change
+
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert(record, RunRecord)
 
 
 def test_scan_json_has_the_fixed_keys(run: RunRecord) -> None:

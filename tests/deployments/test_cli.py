@@ -185,6 +185,8 @@ def test_a_passphrase_comes_from_file_or_environment(pool_command: Pool, small_t
     assert code("c") == 2
     assert code("d", DETECTOR_POOL_PASSPHRASE="wrong") == 2
     assert code("e", "--passphrase-file", tmp_path / "missing") == 2
+    (tmp_path / "long").write_text("x" * 5_000)
+    assert code("f", "--passphrase-file", tmp_path / "long") == 2
 
 
 def test_a_reader_that_goes_away_is_no_error(small_tree: Path) -> None:

@@ -95,6 +95,13 @@ def test_a_bad_configuration_is_told_at_the_door(schema: Any, config: Any, words
         pool.register_detector("x", lambda **_: None, config, config_schema=schema)
 
 
+@pytest.mark.parametrize("score", [0, -1.0, float("nan"), float("inf")])
+def test_a_score_that_is_no_number_of_seconds_is_told(score: float) -> None:
+    """When this fails, a detector is planned as work that takes no time or never ends."""
+    with EnterpriseDetectorPool() as pool, pytest.raises(UsageError, match="complexity_score of 'x'"):
+        pool.register_detector("x", lambda: None, complexity_score=score)
+
+
 def test_policies_that_make_no_sense_are_told() -> None:
     """When this fails, a wrong number is found when something fails at night."""
     for wrong in ({"attempts": 0}, {"base_s": -1}, {"on": (1,)}):

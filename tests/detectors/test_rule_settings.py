@@ -40,6 +40,9 @@ def test_other_tools_tables_are_not_ours(tmp_path: Path) -> None:
         ({"zzz": 1}, "known are function-lines"),
         ({"function-lines": "many"}, "Expected `int`"),
         ({"select": "P10-R4"}, "Expected `array`"),
+        ({"function-lines": 0}, "at least 1, not 0"),
+        ({"assertions-per-function": -1.0}, "at least 0, not -1.0"),
+        ({"include-folders": ["include"]}, "absolute paths, not 'include'"),
     ],
 )
 def test_what_is_not_known_is_refused_with_a_hint(table: dict[str, Any], told: str) -> None:
@@ -47,6 +50,15 @@ def test_what_is_not_known_is_refused_with_a_hint(table: dict[str, Any], told: s
     with pytest.raises(UsageError, match="here: ") as problem:
         settings_from(table, "here")
     assert told in str(problem.value)
+
+
+def test_a_file_that_is_too_large_is_not_read_in_part(tmp_path: Path) -> None:
+    """A limit behind the first megabyte would be left out without a word."""
+    file = tmp_path / "own.toml"
+    file.write_text(f"#{'.' * (1 << 20)}\nfunction-lines = 9\n")
+
+    with pytest.raises(UsageError, match="larger than"):
+        read_settings(file)
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"a = ", b"tool = 3\n", b"[tool]\ndetector-pool = 3\n"])

@@ -47,6 +47,12 @@ def test_a_damaged_list_counts_as_one_node(tmp_path: Path, text: str) -> None:
         cpu_list(text)
 
 
+def test_some_processor_must_be_allowed(tmp_path: Path) -> None:
+    """A machine without a processor would be divided by nothing when workers are spread."""
+    with pytest.raises(ValueError, match="one processor at least"):
+        read_topology(tmp_path, (), tmp_path)
+
+
 def test_a_machine_that_says_nothing_is_one_node(tmp_path: Path) -> None:
     """Kernels without NUMA have no such folder."""
     assert read_topology(tmp_path, (3, 1), tmp_path).nodes == (Node(0, (1, 3)),)
