@@ -75,9 +75,9 @@ class RecordedEvents:
 class _Everybody:
     """An access policy for trials of other controls: the live one does not know their detectors."""
 
-    def denial(self, action: Action, detector: str, roles: frozenset[str]) -> str | None:  # noqa: ARG002  # the protocol's
+    def denial(self, action: Action, target: str, roles: frozenset[str], tree: str = "") -> str | None:  # noqa: ARG002  # the protocol's
         """Allow it."""
-        return None if action in {"register", "execute"} else f"{action} is no action of a pool"
+        return None if action in {"register", "run"} else f"{action} is no action of a pool"
 
 
 class Trial:

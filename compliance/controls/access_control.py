@@ -30,10 +30,10 @@ DOORS: dict[str, Door] = {
 class _RolePolicy:
     """Lets nobody register `trial-unregistered`, and execute only what names no role."""
 
-    def denial(self, action: Action, detector: str, roles: frozenset[str]) -> str | None:
+    def denial(self, action: Action, target: str, roles: frozenset[str], tree: str = "") -> str | None:  # noqa: ARG002  # the protocol's
         """Say why not."""
         if action == "register":
-            return "the trial denies it" if detector == "trial-unregistered" else None
+            return "the trial denies it" if target == "trial-unregistered" else None
         return f"needs one of {sorted(roles)}" if roles else None
 
 

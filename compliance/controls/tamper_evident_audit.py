@@ -40,9 +40,9 @@ class _LedgerSink:
 class _NotThatOne:
     """Denies the execution of one detector."""
 
-    def denial(self, action: Action, detector: str, roles: frozenset[str]) -> str | None:  # noqa: ARG002  # the protocol's
+    def denial(self, action: Action, target: str, roles: frozenset[str], tree: str = "") -> str | None:  # noqa: ARG002  # the protocol's
         """Say why not."""
-        return "the trial denies it" if action == "execute" and detector == "trial-denied" else None
+        return "the trial denies it" if action == "run" and target == "trial-denied" else None
 
 
 def _fails() -> None:

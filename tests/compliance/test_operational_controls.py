@@ -28,14 +28,14 @@ IDS = {
 class RolePolicy:
     """Lets only what names no role be executed."""
 
-    def denial(self, action: str, detector: str, roles: frozenset[str]) -> str | None:
-        return f"needs one of {sorted(roles)}" if action == "execute" and roles else None
+    def denial(self, action: str, target: str, roles: frozenset[str], tree: str = "") -> str | None:
+        return f"needs one of {sorted(roles)}" if action == "run" and roles else None
 
 
 class AllowAll:
     """A policy that is none."""
 
-    def denial(self, action: str, detector: str, roles: frozenset[str]) -> str | None:
+    def denial(self, action: str, target: str, roles: frozenset[str], tree: str = "") -> str | None:
         return None
 
 
