@@ -87,8 +87,16 @@ def _schema_ignored(patch: pytest.MonkeyPatch) -> None:
 
 def _endless_timeout(patch: pytest.MonkeyPatch) -> None:
     """Who waits for an isolated process waits for as long as it takes."""
-    receive = _Process._receive
-    patch.setattr(_Process, "_receive", lambda self, limit_s: receive(self, None))
+    told = _Process._told
+
+    def patient(self: _Process, message: Any) -> Any:
+        registration, self.registration = self.registration, msgspec.structs.replace(self.registration, timeout_s=None)
+        try:
+            return told(self, message)
+        finally:
+            self.registration = registration
+
+    patch.setattr(_Process, "_told", patient)
 
 
 def _mixed_up_cache(patch: pytest.MonkeyPatch) -> None:
