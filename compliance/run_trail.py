@@ -206,7 +206,12 @@ class RunTrail:
 
 
 def recorded_scan(
-    options: ScanOptions, trail: RunTrail, seal: Callable[[RunRecord], object], progress: Progress | None = None
+    options: ScanOptions,
+    trail: RunTrail,
+    seal: Callable[[RunRecord], object],
+    progress: Progress | None = None,
+    *,
+    judge: Callable[[RunRecord], RunRecord] | None = None,
 ) -> RunRecord:
     """
     Scan as `detectors.scan.scan`, and record it.
@@ -216,6 +221,7 @@ def recorded_scan(
         trail: New.
         seal: Writes the evidence of the record.
         progress: Told of each step's advance.
+        judge: Adds to the record what holding it against expectations showed.
 
     Raises:
         LedgerError: The ledger cannot be opened or written.
@@ -227,7 +233,8 @@ def recorded_scan(
         trail.planned(scan.plan())
         scan.execute_all()
         scan.reduce()
-        record = scan.settle()
+        settled = scan.settle()
+        record = settled if judge is None else judge(settled)
         trail.settled(record)
         _ = seal(record)
     return record

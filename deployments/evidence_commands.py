@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -83,11 +83,31 @@ def refuse_existing(folder: Path) -> None:
         raise UsageError(f"--evidence {folder}: it exists and is not an empty folder; name a new one")
 
 
-def scan_with_evidence(
-    options: ScanOptions, evidence: Path | None, ledger: Path | None, settings: Settings, progress: Progress
+class Quality(NamedTuple):
+    """Whether the run's own tables are validated, and where what that shows is drawn."""
+
+    wanted: bool
+    docs: Path | None
+
+    def judged(self, record: RunRecord) -> RunRecord:
+        """Return the record, with what validating its tables showed where that is wanted."""
+        if not self.wanted:
+            return record
+        from compliance.expectations import validated
+
+        return validated(record, docs=self.docs)
+
+
+def scan_with_evidence(  # noqa: PLR0917  # p10: ignore[R10] called as the flow's door is, by place by the maintainers
+    options: ScanOptions,
+    evidence: Path | None,
+    ledger: Path | None,
+    settings: Settings,
+    progress: Progress,
+    quality: Quality,
 ) -> RunRecord:
     """
-    Scan in this process; record it in a ledger and write evidence, where asked for.
+    Scan in this process; record it in a ledger, validate it and write evidence, where asked for.
 
     Raises:
         LedgerError, EvidenceError: Neither half a folder nor a run without an end is left behind.
@@ -96,7 +116,7 @@ def scan_with_evidence(
     if evidence is None and ledger is None:
         from detectors.scan import scan
 
-        return scan(options, progress)
+        return quality.judged(scan(options, progress))
     from compliance.evidence import collect
     from compliance.run_trail import RunTrail, recorded_scan
     from compliance.signing import SigningKey
@@ -109,7 +129,7 @@ def scan_with_evidence(
         if evidence is not None and key is not None:
             _ = collect(record, evidence, key, trail)
 
-    return recorded_scan(options, trail, seal, progress)
+    return recorded_scan(options, trail, seal, progress, judge=quality.judged)
 
 
 def _plain(text: str) -> str:
