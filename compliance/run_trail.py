@@ -19,6 +19,7 @@ from types import TracebackType
 from compliance.attestation import LedgerReference, NoLedger, snapshot_root
 from compliance.errors import LedgerError, LedgerMissing
 from compliance.ledger import Ledger, Publication
+from detectors.access import caller
 from detectors.errors import UsageError
 from detectors.model import RunRecord
 from detectors.ports import Progress
@@ -107,7 +108,7 @@ class RunTrail:
         if self._run_id:
             raise UsageError(f"the run {self._run_id} has begun already; each run has a trail of its own")
         self._run_id = run_id
-        who = {"user": _user(), "uid": os.getuid(), "host": platform.node(), "pid": os.getpid()}
+        who = {**caller(), "user": _user(), "uid": os.getuid(), "host": platform.node(), "pid": os.getpid()}
         roots = [os.fsencode(path.absolute()).decode("utf-8", "backslashreplace") for path in options.paths]
         self._record("scan.started", who=who, roots=roots, configuration=list(options.shown()))
 

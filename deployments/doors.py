@@ -52,6 +52,8 @@ DOORS: Mapping[str, Door] = {
     "scan": RUN,
     "run scan": RUN,
     "comply": Door("run", "", detectors=_scored),
+    "run comply": Door("run", "", detectors=_scored),
+    "run audit": Door("verify", "ledger", "ledger"),
     "evidence verify": Door("verify", "evidence", "folder"),
     "audit init": Door("administer", "ledger", "ledger"),
     "audit append": Door("administer", "ledger", "ledger"),

@@ -14,17 +14,17 @@ from typing import Any
 
 from compliance.access_policy import InstalledAccessPolicy
 from compliance.identity import AccessPlaces
-from detectors.access import denied, require_detectors, required_policy
+from detectors.access import denied, require, require_detectors, required_policy
 from detectors.ports import AccessPolicy
 
-__all__ = ["admit", "admit_run"]
+__all__ = ["admit", "admit_run", "admit_verification"]
 
 USED = "used-requests"
 
 
 def admit_run(flow: Callable[..., Any], given: Mapping[str, Any]) -> None:
     """
-    Let a flow run over source trees begin, or refuse it.
+    Let a flow over source trees begin, or refuse it.
 
     Args:
         flow: Its function; the defaults of its parameters are what a request need not sign.
@@ -35,11 +35,34 @@ def admit_run(flow: Callable[..., Any], given: Mapping[str, Any]) -> None:
         AccessDenied: With the reason; recorded.
         IdentityUnproven: The request proves nothing.
     """
+    assert "paths" in given, "a flow over source trees is told which"
+    policy = _admitted(flow, given)
+    require_detectors(map(Path, given["paths"]), given["detectors"], door="flow", policy=policy)
+
+
+def admit_verification(flow: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """
+    Let a flow that verifies stores begin, or refuse it.
+
+    Args:
+        flow: See `admit_run`.
+        given: All of the run's parameters: `ledger` and `evidence` are folders or None, `request` as in `admit_run`.
+
+    Raises:
+        AccessDenied: With the reason; recorded.
+        IdentityUnproven: The request proves nothing.
+    """
+    policy = _admitted(flow, given)
+    for store in ("ledger", "evidence"):
+        if given[store] is not None:
+            require("verify", store, door="flow", folder=Path(given[store]), policy=policy)
+
+
+def _admitted(flow: Callable[..., Any], given: Mapping[str, Any]) -> AccessPolicy:
     defaults = {name: known.default for name, known in inspect.signature(flow).parameters.items()}
+    assert "request" in defaults, "who asks by hand has where to sign"
     parameters = {name: given[name] for name in defaults if name != "request"}
-    assert "paths" in parameters, "a flow over source trees is told which"
-    policy = admit(parameters, defaults, given.get("request"), *_deployment())
-    require_detectors(map(Path, parameters["paths"]), parameters["detectors"], door="flow", policy=policy)
+    return admit(parameters, defaults, given.get("request"), *_deployment())
 
 
 def admit(

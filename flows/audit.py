@@ -26,6 +26,7 @@ from compliance.ledger_verify import Verdict
 from detectors.alerts import LogSink
 from detectors.errors import DetectorPoolError, UsageError
 from detectors.ports import Alert, AlertSink
+from flows.admission import admit_verification
 
 __all__ = ["AuditReport", "IntegrityFailed", "audit_flow", "run_audit_flow"]
 
@@ -118,12 +119,13 @@ def publish(report: AuditReport) -> None:
     persist_result=False,
     validate_parameters=True,
 )
-def audit_flow(
+def audit_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter by the maintainers
     ledger: str | None = None,
     evidence: str | None = None,
     last: Annotated[int, Field(ge=1)] = 10,
     checkpoint: str | None = None,
     public_key: str | None = None,
+    request: str | None = None,
 ) -> AuditReport:
     """
     Verify the ledger and the evidence of the last runs; fail where anything was changed.
@@ -134,12 +136,15 @@ def audit_flow(
         last: How many of the newest are verified.
         checkpoint: File with a checkpoint of the ledger, kept elsewhere.
         public_key: File with the key that signed, kept elsewhere.
+        request: What `detector-pool access request` printed, where an access policy asks for it; no secret.
 
     Raises:
+        AccessDenied: Who asks for this run may not.
         IntegrityFailed: After everything was verified, published and alerted.
         UsageError: There is nothing to verify, or a checkpoint without a ledger.
         CheckpointInvalid, KeyUnusable: An anchor that is none.
     """
+    admit_verification(audit_flow.fn, locals())
     if ledger is None and (evidence is None or checkpoint is not None):
         raise UsageError("an audit needs a ledger or a folder of evidence, and a checkpoint needs its ledger")
     key = Path(public_key) if public_key else None

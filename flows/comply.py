@@ -17,12 +17,13 @@ from pydantic import Field
 
 from compliance.control import ControlResult
 from compliance.defense_compliance_monitor import ComplianceReport, DefenseComplianceMonitor
-from compliance.score import Score
+from compliance.score import DETECTORS, Score
 from detectors.errors import DetectorPoolError
 from detectors.model import RunRecord
 from detectors.ports import Progress
 from detectors.rule_settings import settings_from
 from detectors.scan import ScanOptions
+from flows.admission import admit_run
 
 __all__ = ["NotCompliant", "comply_flow", "run_comply_flow"]
 
@@ -97,6 +98,7 @@ def comply_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a paramet
     cache: str | None = None,
     exclude: list[str] | None = None,
     rules: dict[str, Any] | None = None,
+    request: str | None = None,
 ) -> ComplianceReport:
     """
     Score source trees by the Power of Ten, and try the operational controls.
@@ -110,11 +112,14 @@ def comply_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a paramet
         cache: Folder of the cache.
         exclude: Gitignore-style patterns of files out of scope.
         rules: Limits, vocabulary and selection of the rules, as under [tool.detector-pool].
+        request: What `detector-pool access request` printed, where an access policy asks for it; no secret.
 
     Raises:
+        AccessDenied: Who asks for this run may not.
         NotCompliant: After everything was published.
         DetectorPoolError: As `detectors.scan.scan`.
     """
+    admit_run(comply_flow.fn, {**locals(), "detectors": DETECTORS})
     options = ScanOptions(
         paths=tuple(map(Path, paths)), cache=Path(cache) if cache else None, exclude=tuple(exclude or ()),
         settings=settings_from(rules or {}, "the parameter rules"),
