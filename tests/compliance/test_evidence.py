@@ -22,6 +22,7 @@ FILES = {
     "attestation.intoto.jsonl",
     "findings.parquet",
     "findings.sarif",
+    "immunity.json",
     "oscal.json",
     "public-key.pem",
     "report.html",
@@ -127,7 +128,7 @@ def test_an_attestation_of_another_run_is_named(tmp_path: Path, run: RunRecord, 
     collect(msgspec.structs.replace(run, run_id="f" * 32), two, key)
     shutil.copy(two / "attestation.intoto.jsonl", one / "attestation.intoto.jsonl")
 
-    assert _bad(one) == {"run.json", "report.html", "findings.sarif", "findings.parquet"}
+    assert _bad(one) == {"run.json", "report.html", "findings.sarif", "findings.parquet", "immunity.json"}
 
 
 def _resealed(folder: Path, key: SigningKey, edit: Callable[[bytes], bytes]) -> None:
