@@ -25,7 +25,7 @@ from detectors.model import RunRecord
 from detectors.ports import Progress
 from detectors.scan import Scan, ScanOptions, Stage
 
-__all__ = ["LedgerPlace", "RunTrail", "recorded_scan"]
+__all__ = ["LedgerPlace", "RunTrail", "own_ledger", "recorded_scan"]
 
 BUSY_PATIENCE_S = 30.0
 """How long a run waits for another that writes; each holds the ledger for a second at most."""
@@ -55,6 +55,21 @@ class LedgerPlace:
             with contextlib.suppress(LedgerMissing):  # another run has just made it
                 _ = Ledger.create(self.folder, self.keys, self.passphrase)
         return Ledger.open(self.folder, self.keys, self.passphrase, patience_s=BUSY_PATIENCE_S)
+
+
+def own_ledger(state: Path, passphrase: bytes) -> LedgerPlace:
+    """
+    Return where this machine's runs are recorded; made with the first of them.
+
+    Args:
+        state: The state folder. The ledger's keys lie beside it: the one that signs evidence may lie unencrypted, and
+            who holds one cannot speak for another.
+        passphrase: Opens it.
+    """
+    assert state.is_absolute(), "a relative folder would follow the working directory"
+    assert passphrase, "an empty passphrase would lock nothing"
+    folder = state / "ledger"
+    return LedgerPlace(folder, folder.with_name("ledger-keys"), passphrase, create=True)
 
 
 class RunTrail:

@@ -66,15 +66,16 @@ def ledger_place(settings: Settings, ledger: Path | None) -> LedgerPlace | None:
     Raises:
         UsageError: A ledger was named, and there is no passphrase.
     """
-    from compliance.run_trail import LedgerPlace
+    from compliance.run_trail import LedgerPlace, own_ledger
 
     if settings.passphrase is None:
         if ledger is not None:
             raise UsageError(f"--ledger {ledger} needs DETECTOR_POOL_PASSPHRASE or --passphrase-file")
         return None
-    folder = ledger or settings.ledger
+    if ledger is None:
+        return own_ledger(settings.state, settings.passphrase)
     # One that somebody named must be there: a mistyped name would begin a ledger that nobody watches.
-    return LedgerPlace(folder, settings.keys_of(folder), settings.passphrase, create=ledger is None)
+    return LedgerPlace(ledger, settings.keys_of(ledger), settings.passphrase)
 
 
 def refuse_existing(folder: Path) -> None:

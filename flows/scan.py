@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +16,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.utilities.annotations import quote
 from pydantic import Field
 
-from compliance.run_trail import LedgerPlace, RunTrail
+from compliance.identity import state_folder
+from compliance.run_trail import LedgerPlace, RunTrail, own_ledger
 from compliance.signing import SigningKey
 from detectors.errors import DetectorPoolError
 from detectors.model import RunRecord
@@ -28,6 +31,9 @@ __all__ = ["NotWhole", "run_scan_flow", "scan_flow"]
 
 STAGES_AT_ONCE = 16
 """Threads that wait for batches; the work itself is bounded by the run's workers."""
+
+
+STARTED = "{started}"
 
 
 class NotWhole(DetectorPoolError):
@@ -88,8 +94,9 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
 
     Args:
         paths: Folders or files to scan.
-        evidence: New folder for the signed evidence.
-        keys: Folder of the signing key; needed with evidence.
+        evidence: New folder for the signed evidence; `{started}` in it becomes the time of the run, so that a
+            schedule makes a new one each time.
+        keys: Folder of the signing key; this machine's own when empty.
         detectors: Names; all that are installed when empty.
         cluster: inline, local, or a scheduler's tls:// address.
         workers: How many batches at once.
@@ -118,19 +125,21 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         baseline=Path(baseline) if baseline else None, include=tuple(include or ()), exclude=tuple(exclude or ()),
         ignore=ignore, settings=settings_from(rules or {}, "the parameter rules"),
     )  # fmt: skip
-    caller = _CALLER.get(_Caller())
+    caller = _CALLER.get(None) or _of_the_worker()
+    folder = None if evidence is None else Path(evidence.replace(STARTED, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
     # Before the work: a key that cannot be used must not cost the night's results.
-    key = SigningKey.load_or_create(Path(keys), caller.passphrase) if evidence and keys else None
+    place = Path(keys) if keys else state_folder() / "keys"
+    key = None if folder is None else SigningKey.load_or_create(place, caller.passphrase)
     with RunTrail(caller.ledger) as trail:
         record = _scanned(options, trail, stages.told(caller.progress))
         if validate_tables:
             record = quality.validate(_quoted(record), Path(data_docs) if data_docs else None)
         quoted = _quoted(record)
         trail.settled(record)
-        if evidence and key is not None:
-            stages.seal(quoted, Path(evidence), _quoted(key), _quoted(trail))
-            stages.verify(Path(evidence))
-        stages.publish(quoted, Path(evidence) if evidence else None)
+        if folder is not None and key is not None:
+            stages.seal(quoted, folder, _quoted(key), _quoted(trail))
+            stages.verify(folder)
+        stages.publish(quoted, folder)
         if not record.whole:
             raise NotWhole(record)
         quality.require(record)
@@ -190,6 +199,16 @@ def run_scan_flow(
         _CALLER.reset(token)
         # The server may end with this run; what was logged must be there before.
         APILogHandler().flush()
+
+
+def _of_the_worker() -> _Caller:
+    """Return what a run has that a worker began: the passphrase in its environment, and the ledger that this opens."""
+    # Taken out of the environment, so that no tool inherits it.
+    text = os.environ.pop("DETECTOR_POOL_PASSPHRASE", None)
+    if not text:
+        return _Caller()
+    passphrase = os.fsencode(text)
+    return _Caller(passphrase, ledger=own_ledger(state_folder(), passphrase))
 
 
 def _scanned(options: ScanOptions, trail: RunTrail, progress: Progress) -> RunRecord:

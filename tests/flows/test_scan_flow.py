@@ -50,7 +50,13 @@ def main():
                 for outcome in result.outcomes:
                     self._outcomes.pop((outcome.path, outcome.detector))
             scan.Scan._take = forgetful
-        record = run_scan_flow(options, evidence=evidence, keys=home / "keys", progress=lambda *a: told.append(a))
+        if mode == "worker":
+            from flows.scan import scan_flow
+            os.environ |= {"DETECTOR_POOL_HOME": str(home), "DETECTOR_POOL_PASSPHRASE": "of the worker"}
+            record = scan_flow([str(tree)], evidence=str(evidence / "{started}"), cluster="inline", workers=1,
+                               detectors=["power-of-ten-c"], cache=str(home / "cache"))
+        else:
+            record = run_scan_flow(options, evidence=evidence, keys=home / "keys", progress=lambda *a: told.append(a))
         with get_client(sync_client=True) as client:
             runs = client.read_flow_runs()
             artifacts = client.read_artifacts()
@@ -115,6 +121,21 @@ def test_the_flow_gives_the_same_bytes_behind_a_password(
     assert seen["names"][0].startswith("scan-")
     assert {"findings-by-rule", "scan-summary", "scan-progress"} <= set(seen["artifacts"])
     assert verify(tmp_path / "evidence").ok
+
+
+def test_a_run_that_a_worker_begins_names_its_evidence_and_is_recorded(
+    flow: Callable[..., dict[str, Any]], small_tree: Path, tmp_path: Path, home: Path
+) -> None:
+    """A schedule gives every run the same parameters: the second night must not find its folder taken."""
+    flow(small_tree, tmp_path / "nights", "worker")
+
+    from compliance.evidence import verify
+
+    (night,) = (tmp_path / "nights").iterdir()
+    verdict = verify(night, ledger=home / "state" / "ledger")
+    assert verdict.ok
+    assert verdict.ledger is not None
+    assert not [file for file in night.iterdir() if b"of the worker" in file.read_bytes()]
 
 
 @pytest.mark.skipif(shutil.which("unshare") is None, reason="needs util-linux")
