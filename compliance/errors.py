@@ -4,6 +4,7 @@ Errors of the proof, below the engine's base error:
     DetectorPoolError
     └── EvidenceError         exit 3
         ├── EvidenceExists    exit 2   the folder is taken
+        ├── CoverageIncomplete  exit 4  a run that calls itself whole, and whose units do not add up
         ├── DataInvalid       exit 1   a run's own tables do not hold what is expected of them
         ├── SuiteBroken       exit 3   expectations that cannot be evaluated say nothing of the data
         ├── ExpectationsMissing  exit 2   Great Expectations is not installed
@@ -31,6 +32,7 @@ from detectors.errors import DetectorPoolError, told
 __all__ = [
     "AttestationInvalid",
     "CheckpointInvalid",
+    "CoverageIncomplete",
     "DataInvalid",
     "EvidenceError",
     "EvidenceExists",
@@ -61,6 +63,17 @@ class EvidenceExists(EvidenceError):
 
     folder: str
     message = "{folder} exists and is not empty; evidence is never overwritten: name a new folder"
+
+
+@told
+class CoverageIncomplete(EvidenceError):
+    """A run that calls itself whole while files are unaccounted for; it is not sealed."""
+
+    exit_code = 4
+
+    count: int
+    problems: tuple[str, ...]
+    message = "the run is not sealed as whole: {count} units do not add up, such as: {problems}"
 
 
 @told

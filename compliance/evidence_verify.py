@@ -14,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from compliance import coverage
 from compliance.attestation import (
     MAX_ENVELOPE_BYTES,
     LedgerReference,
@@ -110,6 +111,7 @@ def _check_contents(folder: Path, statement: Statement, digest: str) -> tuple[Ch
     proven, checks = _check_ledger_files(folder, statement, digest)
     files = [_check_file(folder, subject) for subject in statement.subject]
     checks += [_check_record(folder, check, statement) if check.file == RECORD else check for check in files]
+    checks = _check_coverage(folder, checks, statement)
     named = {ATTESTATION, PUBLIC_KEY, *(check.file for check in checks)}
     checks += [Check(name, False, "it is not in the attestation") for name in sorted(_entries(folder) - named)]
     return proven, checks
@@ -224,6 +226,16 @@ def _check_record(folder: Path, check: Check, statement: Statement) -> Check:
     if unlike:
         return Check(RECORD, False, f"the attestation says otherwise of: {', '.join(unlike)}")
     return check
+
+
+def _check_coverage(folder: Path, checks: list[Check], statement: Statement) -> list[Check]:
+    """Hold the coverage statement against the record, where both are what was signed."""
+    unlike = {check.file for check in checks if not check.ok}
+    told = None if unlike & {RECORD, coverage.NAME} else coverage.problem_in(folder, statement.predicate)
+    if told is None:
+        return checks
+    assert coverage.NAME not in unlike, "what is not what was signed has its problem"
+    return [check for check in checks if check.file != coverage.NAME] + [Check(coverage.NAME, False, told)]
 
 
 def _check_anchors(

@@ -103,7 +103,7 @@ class Rule(abc.ABC):
         """Return the rule as reports describe it."""
         text = inspect.cleandoc(cls.__doc__ or "")
         summary = text.partition("\n")[0].strip()
-        return RuleRecord(cls.id, cls.level, summary, text)
+        return RuleRecord(cls.id, cls.level, summary, text, tuple(sorted(cls.languages)))
 
 
 class FileRule(Rule):

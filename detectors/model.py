@@ -171,7 +171,7 @@ class Excluded(msgspec.Struct, frozen=True, order=True):
 
     path: str
     by: str
-    """The rule, such as `.gitignore:3: *.o` or `--exclude third_party`."""
+    """The file and line, or the option, with its pattern: `.gitignore:3: *.o`, `--exclude third_party`."""
     files: int = 1
     """Regular files that it hides; more than 1 for a folder."""
 
@@ -242,6 +242,8 @@ class RuleRecord(msgspec.Struct, frozen=True):
     summary: str
     help: str
     """Markdown: why, what instead, what is not found, source."""
+    languages: tuple[str, ...] = ()
+    """Which it reads; empty for all that its detector does."""
 
 
 class DetectorRecord(msgspec.Struct, frozen=True):

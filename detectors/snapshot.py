@@ -16,7 +16,7 @@ import stat
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import msgspec
 
@@ -32,6 +32,8 @@ VERSION_CONTROL = frozenset({b".git", b".hg", b".svn", b".bzr"})
 RACY_NS = 2_000_000_000
 """A file touched this shortly before its hashing is hashed again next time: the coarsest mtime in use is 2 s (FAT)."""
 MAX_IGNORE_FILE_BYTES = 1 << 20
+MAX_PATTERN_CHARACTERS = 120
+"""Of a pattern that is told beside what it excludes."""
 CHUNK_BYTES = 1 << 20
 
 SUFFIXES: dict[bytes, Language] = {
@@ -90,6 +92,10 @@ class StatEntry(msgspec.Struct, frozen=True):
         return same and max(self.mtime_ns, self.ctime_ns) + RACY_NS < self.hashed_ns
 
 
+_Rules: TypeAlias = "tuple[bytes, GitIgnoreSpec, tuple[str, ...]]"
+"""An ignore file: its folder, what it says, and its lines."""
+
+
 class StatIndex(Protocol):
     """Where stat entries are kept between runs (`cache.ResultCache`)."""
 
@@ -141,7 +147,7 @@ class _Walk:
 
     def _walked(self, root: Root, base: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
         """Yield every file in scope, depth-first with a stack of our own; note what is not."""
-        stack: list[tuple[bytes, tuple[tuple[bytes, GitIgnoreSpec], ...]]] = [(b"", ())]
+        stack: list[tuple[bytes, tuple[_Rules, ...]]] = [(b"", ())]
         while stack:
             folder, specs = stack.pop()
             try:
@@ -169,36 +175,34 @@ class _Walk:
                 else:
                     self._special(root, base, raw, seen)
 
-    def _ignore_rules(
-        self, base: bytes, folder: bytes, entries: list[os.DirEntry[bytes]]
-    ) -> tuple[tuple[bytes, GitIgnoreSpec], ...]:
+    def _ignore_rules(self, base: bytes, folder: bytes, entries: list[os.DirEntry[bytes]]) -> tuple[_Rules, ...]:
         if not any(entry.name == b".gitignore" and entry.is_file(follow_symlinks=False) for entry in entries):
             return ()
         try:
             descriptor = _open_regular(os.path.join(base, folder, b".gitignore"))
             with os.fdopen(descriptor, "rb") as file:
-                lines = file.read(MAX_IGNORE_FILE_BYTES).decode("utf-8", "surrogateescape").splitlines()
+                lines = tuple(file.read(MAX_IGNORE_FILE_BYTES).decode("utf-8", "surrogateescape").splitlines())
         except OSError:
             return ()  # listed as unreadable where it is met as a file of the tree
-        spec = _spec(tuple(lines))
-        return ((folder, spec),) if spec is not None else ()
+        spec = _spec(lines)
+        return ((folder, spec, lines),) if spec is not None else ()
 
-    def _hidden_by(
-        self, raw: bytes, name: bytes, is_folder: bool, specs: tuple[tuple[bytes, GitIgnoreSpec], ...]
-    ) -> str | None:
+    def _hidden_by(self, raw: bytes, name: bytes, is_folder: bool, specs: tuple[_Rules, ...]) -> str | None:
         if is_folder and name in VERSION_CONTROL:
             return "version-control metadata"
         text = raw.decode("utf-8", "surrogateescape") + ("/" if is_folder else "")
-        if self.exclude is not None and self.exclude.match_file(text):
-            return "--exclude"
+        if self.exclude is not None and (verdict := self.exclude.check_file(text)).include:
+            return f"--exclude {_pattern(self.scope.exclude, verdict.index)}".rstrip()
         if self.include is not None and not is_folder and not self.include.match_file(text):
-            return "--include"
-        for folder, spec in reversed(specs):
+            return f"--include: it matches none of {len(self.scope.include)}"
+        for folder, spec, lines in reversed(specs):
             inside = text[len(folder.decode("utf-8", "surrogateescape")) + 1 :] if folder else text
             verdict = spec.check_file(inside)
             if verdict.include is not None:
                 where = report_path(folder + b"/.gitignore" if folder else b".gitignore", "")
-                return f"{where}:{(verdict.index or 0) + 1}" if verdict.include else None
+                if not verdict.include:
+                    return None
+                return f"{where}:{(verdict.index or 0) + 1}: {_pattern(lines, verdict.index)}"
         return None
 
     def _special(self, root: Root, base: bytes, raw: bytes, seen: os.stat_result) -> None:
@@ -399,11 +403,21 @@ def _spec(patterns: tuple[str, ...]) -> GitIgnoreSpec | None:
         return None
     from pathspec import GitIgnoreSpec
 
+    # The library drops empty lines from its numbering; as comments they keep the number of those that follow.
+    numbered = [line if line.strip() else "#" for line in patterns]
     try:
-        return GitIgnoreSpec.from_lines(patterns)
+        return GitIgnoreSpec.from_lines(numbered)
     except (ValueError, re.error):
-        # One bad line of the tree must not stop the scan nor hide anything: keep the lines that are valid.
-        return GitIgnoreSpec.from_lines([line for line in patterns if _valid(line)])
+        # One bad line of the tree must not stop the scan nor hide anything.
+        return GitIgnoreSpec.from_lines([line if _valid(line) else "#" for line in numbered])
+
+
+def _pattern(lines: Sequence[str], index: int | None) -> str:
+    """Return a pattern as evidence shows it: within bounds, and text whatever its bytes."""
+    if index is None or not 0 <= index < len(lines):
+        return ""
+    text = lines[index].strip()
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")[:MAX_PATTERN_CHARACTERS]
 
 
 def _valid(pattern: str) -> bool:

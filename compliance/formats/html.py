@@ -14,6 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from compliance import coverage
 from compliance.errors import EvidenceExists
 from detectors.model import BatchRecord, RunRecord
 
@@ -63,8 +64,12 @@ def _content(run: RunRecord) -> dict[str, Any]:
     assert len(by_detector) == len(run.detectors), "each finding is of a detector that ran"
     assert all(muted[key] <= count for key, count in by_rule.items()), "suppressed findings are findings"
     units = Counter((unit.detector, unit.state) for unit in run.units)
+    statement = coverage.stated(run)
+    assert len(statement.files) == len(run.files), "each file has its row"
     return {
         "run": run,
+        "coverage": statement,
+        "folders": _folders(statement),
         "shown": SHOWN,
         "rules": [(*key, count, muted[key]) for key, count in sorted(by_rule.items())],
         "detectors": [
@@ -77,6 +82,25 @@ def _content(run: RunRecord) -> dict[str, Any]:
         # The plot is ours; names in it were reduced to detector names of our own plan.
         "timeline": markupsafe.Markup(_timeline(run.batches)),  # noqa: S704
     }
+
+
+def _folders(statement: coverage.Coverage) -> list[tuple[str, int, list[str], list[coverage.Row]]]:
+    """Return the matrix by folder: name, number of files, for each detector its states counted, and the rows shown."""
+    found: dict[str, list[coverage.Row]] = {}
+    for row in statement.files:
+        found.setdefault(row.path.rpartition("/")[0] or ".", []).append(row)
+    left = SHOWN
+    folders = []
+    for name, rows in sorted(found.items()):
+        states = [
+            Counter(statement.cells[row.cells[number]].state for row in rows)
+            for number in range(len(statement.detectors))
+        ]
+        told = [", ".join(f"{count} {state}" for state, count in sorted(one.items())) for one in states]
+        folders.append((name, len(rows), told, rows[: max(left, 0)]))
+        left -= len(rows)
+    assert sum(count for _, count, _, _ in folders) == len(statement.files), "each file is in one folder"
+    return folders
 
 
 def _timeline(batches: tuple[BatchRecord, ...]) -> str:

@@ -24,6 +24,7 @@ from typing import Any, Literal
 
 import msgspec
 
+from compliance import coverage
 from compliance.errors import EvidenceError
 from detectors.model import DetectorRecord, RunRecord
 
@@ -203,7 +204,7 @@ def _result(run: RunRecord, known: ControlMapping, observed: tuple[Mapped, ...],
     }
     if observed:
         # OSCAL has no empty lists: what is not there is left out.
-        result["observations"] = [_observation(run, item, names) for item in observed]
+        result["observations"] = [_covered(run, names), *(_observation(run, item, names) for item in observed)]
         result["findings"] = [_finding(run, known, name, observed, names) for name in sorted(reviewed)]
     return result
 
@@ -214,6 +215,34 @@ def _description(run: RunRecord) -> str:
         f"{len(run.files)} files by {len(run.detectors)} detectors; the run is {whole}; "
         f"{len(run.findings)} findings, {len(run.not_analysed)} entries not analysed; digest {run.findings_digest}"
     )
+
+
+def _covered(run: RunRecord, names: _Names) -> dict[str, Any]:
+    """Return the observation of the coverage statement: how many pairs of file and detector are in which state."""
+    statement = coverage.stated(run)
+    counts: Counter[str] = Counter()
+    for column in statement.detectors:
+        counts.update(column.counts)
+    counted = {
+        "planned": statement.planned, "accounted": statement.accounted, **dict(sorted(counts.items())),
+        "suppressed": sum(entry.count for entry in statement.suppressed),
+        "excluded-files": sum(entry.files for entry in statement.excluded),
+        "unreadable-entries": len(statement.unreadable),
+    }  # fmt: skip
+    assert sum(counts.values()) == len(run.files) * len(run.detectors), "each pair has one state"
+    return {
+        "uuid": names.id("observation coverage"),
+        "title": "coverage",
+        "description": (
+            f"Of {statement.planned} planned pairs of file and detector {statement.accounted} are accounted for; "
+            f"snapshot root {statement.snapshot.merkle_root}."
+        ),
+        "props": [{"name": name, "value": str(count)} for name, count in counted.items()],
+        "methods": ["EXAMINE"],
+        "types": ["finding"],
+        "relevant-evidence": [{"href": coverage.NAME, "description": "The state of each file with each detector."}],
+        "collected": run.started,
+    }
 
 
 def _observation(run: RunRecord, item: Mapped, names: _Names) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from tests.compliance.conftest import make_run
 
 FILES = {
     "attestation.intoto.jsonl",
+    "coverage.json",
     "findings.parquet",
     "findings.sarif",
     "immunity.json",
@@ -128,7 +129,14 @@ def test_an_attestation_of_another_run_is_named(tmp_path: Path, run: RunRecord, 
     collect(msgspec.structs.replace(run, run_id="f" * 32), two, key)
     shutil.copy(two / "attestation.intoto.jsonl", one / "attestation.intoto.jsonl")
 
-    assert _bad(one) == {"run.json", "report.html", "findings.sarif", "findings.parquet", "immunity.json"}
+    assert _bad(one) == {
+        "coverage.json",
+        "findings.parquet",
+        "findings.sarif",
+        "immunity.json",
+        "report.html",
+        "run.json",
+    }
 
 
 def _resealed(folder: Path, key: SigningKey, edit: Callable[[bytes], bytes]) -> None:

@@ -28,7 +28,8 @@ from tests.compliance.conftest import make_run
 
 PASSPHRASE = b"correct horse"
 FILES = (
-    "attestation.intoto.jsonl", "findings.parquet", "findings.sarif", "immunity.json", "ledger-checkpoint", "ledger-proof.json",
+    "attestation.intoto.jsonl", "coverage.json", "findings.parquet", "findings.sarif", "immunity.json",
+    "ledger-checkpoint", "ledger-proof.json",
     "oscal.json", "public-key.pem", "report.html", "run.json",
 )  # fmt: skip
 
@@ -154,7 +155,14 @@ def test_a_proof_and_a_checkpoint_of_another_run_are_told(home: Path) -> None:
     shutil.copy(two / "ledger-checkpoint", one / "ledger-checkpoint")
     assert problems(one) == {"ledger-proof.json": "its record is of another run"}
     shutil.copy(two / "attestation.intoto.jsonl", one / "attestation.intoto.jsonl")
-    assert set(problems(one)) == {"run.json", "report.html", "findings.sarif", "findings.parquet", "immunity.json"}
+    assert set(problems(one)) == {
+        "coverage.json",
+        "findings.parquet",
+        "findings.sarif",
+        "immunity.json",
+        "report.html",
+        "run.json",
+    }
 
 
 def test_parts_of_a_strangers_ledger_are_told(home: Path) -> None:

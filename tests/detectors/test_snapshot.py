@@ -61,7 +61,7 @@ def test_tells_the_language_by_suffix_and_first_line(tmp_path: Path, name: str, 
 
 def test_gitignore_rules_hide_and_are_told(tmp_path: Path) -> None:
     """What an ignore file of the tree hides must be counted, or a tree could hide its faults unseen."""
-    (tmp_path / ".gitignore").write_text("# comment\n*.o\nbuild/\n!keep.o\n")
+    (tmp_path / ".gitignore").write_text("# comment\n\n*.o\nbuild/\n[\n!keep.o\n")
     (tmp_path / "build" / "deep").mkdir(parents=True)
     for name in ("a.o", "keep.o", "build/x.c", "build/deep/y.c", "a.c"):
         (tmp_path / name).write_text("")
@@ -75,9 +75,9 @@ def test_gitignore_rules_hide_and_are_told(tmp_path: Path) -> None:
 
     assert _names(taken) == [".gitignore", "a.c", "keep.o", "sub/.gitignore", "sub/b.o"]
     assert [(entry.path, entry.by, entry.files) for entry in taken.excluded] == [
-        ("a.o", ".gitignore:2", 1),
-        ("build/", ".gitignore:3", 2),
-        ("sub/secret.c", "sub/.gitignore:2", 1),
+        ("a.o", ".gitignore:3: *.o", 1),
+        ("build/", ".gitignore:4: build/", 2),
+        ("sub/secret.c", "sub/.gitignore:2: secret.c", 1),
     ]
     assert len(everything.files) == 9
     assert everything.excluded == ()
@@ -102,7 +102,10 @@ def test_include_and_exclude_patterns(tmp_path: Path) -> None:
     taken = take_snapshot([tmp_path], Scope(include=("*.c",), exclude=("third/",)))
 
     assert _names(taken) == ["src/a.c"]
-    assert {(entry.path, entry.by) for entry in taken.excluded} == {("src/a.txt", "--include"), ("third/", "--exclude")}
+    assert {(entry.path, entry.by) for entry in taken.excluded} == {
+        ("src/a.txt", "--include: it matches none of 1"),
+        ("third/", "--exclude third/"),
+    }
 
 
 def test_what_is_no_regular_file_becomes_an_entry(tmp_path: Path) -> None:
