@@ -40,8 +40,11 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "scan": ("{none}", "--detectors", "ruff", "--fail-on", "nonsense"),
     "run scan": ("{none}", "--detectors", "ruff", "--fail-on", "nonsense"),
     "comply": ("{none}",),
+    "run comply": ("{none}", "--no-controls", "--require-controls"),
     "audit init": ("--ledger", "{none}-new"),
     "evidence verify": ("{none}",),
+    "evidence reperform": ("{none}", "--sources", "{none}", "--seed", "s", "--sample", "1", "--output", "{none}-new"),
+    "evidence carry": ("{none}", "{none}", "--output", "{none}-new"),
     "access token": ("alice", "--role", "auditor", "--output", "{none}/token", "--keys", "{none}"),
     "access review": ("{none}",),
 }
