@@ -10,6 +10,8 @@ Errors of the proof, below the engine's base error:
         ├── ExpectationsMissing  exit 2   Great Expectations is not installed
         ├── KeyUnusable       exit 2   the signing key is missing, too open, of another kind, or locked
         ├── AttestationInvalid  exit 1  an attestation is not signed, or is not what it should be
+        ├── NotReperformable  exit 2   the sources or the detectors are not those of the run
+        ├── NotCarried        exit 2   a record does not say enough to be compared with another
         ├── PolicyInvalid     exit 2   the access policy cannot be read or makes no sense
         ├── IdentityUnproven  exit 6   a token, key or signed request does not prove who somebody is
         └── LedgerError       exit 7   a ledger cannot be read or written
@@ -45,6 +47,8 @@ __all__ = [
     "LedgerLocked",
     "LedgerMissing",
     "LedgerUnwritable",
+    "NotCarried",
+    "NotReperformable",
     "PolicyInvalid",
     "ProofInvalid",
     "SuiteBroken",
@@ -124,6 +128,18 @@ class AttestationInvalid(EvidenceError):
     """An attestation that is not signed by the key that is asked for, or is not what it should be."""
 
     exit_code = 1
+
+
+class NotReperformable(EvidenceError):
+    """Sources, detectors or options that are not those of the run: what they would show proves nothing of it."""
+
+    exit_code = 2
+
+
+class NotCarried(EvidenceError):
+    """A run whose record does not say enough to be compared with another, unit by unit."""
+
+    exit_code = 2
 
 
 @told

@@ -4,8 +4,9 @@ One evidence folder: collect, sign, verify offline.
 `attestation.intoto.jsonl` is an in-toto statement over every file, signed with Ed25519 (`compliance.attestation`).
 Where a ledger stands behind the run, the attestation's digest is a public record of it: `ledger-proof.json` has that
 record and its inclusion proof, `ledger-checkpoint` the signed tree head that the proof leads to. All of them, and
-`public-key.pem`, have one spelling for each content, so that any changed byte of the folder is noticed. The folder
-appears whole or not at all: it is written beside its place and renamed into it.
+`public-key.pem`, have one spelling for each content, so that any changed byte of the folder is noticed. `verify.py`
+checks all of it with Python's standard library alone. The folder appears whole or not at all: it is written beside its
+place and renamed into it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import pkgutil
 import shutil
 from collections.abc import Iterator
+from importlib import resources
 from pathlib import Path
 from types import ModuleType
 
@@ -28,7 +30,10 @@ from compliance.run_trail import RunTrail
 from compliance.signing import SigningKey
 from detectors.model import RunRecord
 
-__all__ = ["Check", "Verdict", "collect", "left_out", "verify"]
+__all__ = ["VERIFIER", "Check", "Verdict", "collect", "left_out", "verify"]
+
+VERIFIER = "verify.py"
+"""A copy of `compliance.verify_alone`; its digest is in docs/verifier.sha256."""
 
 
 def collect(run: RunRecord, folder: Path, key: SigningKey, trail: RunTrail | None = None) -> bytes:
@@ -79,11 +84,13 @@ def _write(run: RunRecord, folder: Path, key: SigningKey, trail: RunTrail) -> by
         if _missing(module):
             continue
         file = folder / module.NAME
-        if module.NAME in APART or file.exists():
+        if module.NAME in {*APART, VERIFIER} or file.exists():
             raise EvidenceError(f"two formats write {module.NAME}; a format has a name of its own")
         module.write(run, file)
         subjects.append(Subject(module.NAME, {"sha256": _sha256(file)}, module.MEDIA_TYPE))
     assert subjects, "every installation writes some format"
+    (folder / VERIFIER).write_bytes(resources.files("compliance").joinpath("verify_alone.py").read_bytes())
+    subjects.append(Subject(VERIFIER, {"sha256": _sha256(folder / VERIFIER)}, "text/x-python"))
     with trail.held():
         reference = trail.reference()
         envelope = attestation.seal(subjects, attestation.predicate_of(run, reference), key)

@@ -55,6 +55,8 @@ DOORS: Mapping[str, Door] = {
     "run comply": Door("run", "", detectors=_scored),
     "run audit": Door("verify", "ledger", "ledger"),
     "evidence verify": Door("verify", "evidence", "folder"),
+    "evidence reperform": Door("verify", "evidence", "folder"),
+    "evidence carry": Door("verify", "evidence", "later"),
     "audit init": Door("administer", "ledger", "ledger"),
     "audit append": Door("administer", "ledger", "ledger"),
     "audit recover": Door("administer", "ledger", "ledger"),

@@ -18,6 +18,7 @@ from detectors.errors import UsageError
 if TYPE_CHECKING:
     from compliance.evidence_verify import Verdict
     from compliance.run_trail import LedgerPlace
+    from compliance.signing import SigningKey
     from deployments.settings import Settings
     from detectors.model import RunRecord
     from detectors.ports import Progress
@@ -57,6 +58,132 @@ def evidence_verify(
     verdict = verify(folder, public_key, ledger=ledger, checkpoint=checkpoint)
     print_answer(_shown(verdict), "\n".join(_lines(verdict)), json=json)
     raise typer.Exit(HOLDS if verdict.ok else FAILS)
+
+
+@evidence_app.command(
+    "reperform",
+    epilog="Example: detector-pool evidence reperform evidence/tonight --sources src --seed 2027-audit --sample 50 "
+    "--output reperformed.jsonl",
+)
+def evidence_reperform(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The evidence folder.")],
+    sources: Annotated[
+        list[Path], typer.Option(metavar="TREE", help="Your copy of the sources; repeated, in order, for each tree.")
+    ],
+    seed: Annotated[str, typer.Option(help="Any text, chosen after the evidence was made; decides the sample.")],
+    sample: Annotated[int, typer.Option(help="How many pairs of file and detector are run again.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="New file for the signed statement.")],
+    public_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The key that you trust, kept elsewhere (PEM).")
+    ] = None,
+    cluster: Annotated[str, typer.Option(help="local for processes of their own, inline for this one.")] = "local",
+    workers: Annotated[int | None, typer.Option(help="How many at once; the processors when absent.")] = None,
+    passphrase_file: Annotated[Path | None, typer.Option(help="File with the passphrase of your own key.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """
+    Run a sample of a run again on the same sources, without cache, and sign whether it gave the same.
+
+    Exit codes: 0 the same, 1 something differs or the evidence does not verify, 2 other sources, detectors or usage.
+    """
+    from compliance.assurance_statement import read_evidence, refuse_existing_file, write_new
+    from compliance.reperformance import Asked, reperform, statement_of
+
+    refuse_existing_file(output, [folder])
+    evidence = read_evidence(folder, public_key)
+    key = _own_key(passphrase_file)
+    told = reperform(evidence, Asked(tuple(sources), seed, sample, cluster, workers))
+    write_new(output, statement_of(evidence, told, key))
+    lines = [f"{told.sample} of {told.units} units run again on the same sources; {told.same} gave the same bytes"]
+    for answer in told.answers:
+        if not answer.same:
+            lines.append(f"DIFFERS {answer.path} by {answer.detector}, computed by the run {answer.run_id}")
+            lines += [f"  in the evidence only: {line}" for line in answer.missing]
+            lines += [f"  in the sources only:  {line}" for line in answer.unrecorded]
+    if told.beyond:
+        lines.append(f"{told.beyond} findings of rules over the whole tree are not in any sample")
+    lines.append(f"signed statement: {output} (key {key.public.id})")
+    shown = {
+        "ok": told.different == 0,
+        "anchored": evidence.verdict.anchored,
+        "sample": told.sample,
+        "units": told.units,
+        "same": told.same,
+        "different": [
+            {
+                "path": answer.path,
+                "detector": answer.detector,
+                "missing": answer.missing,
+                "unrecorded": answer.unrecorded,
+            }
+            for answer in told.answers
+            if not answer.same
+        ],
+        "statement": str(output),
+    }
+    print_answer(shown, "\n".join(map(_plain, lines)), json=json)
+    raise typer.Exit(FAILS if told.different else HOLDS)
+
+
+@evidence_app.command(
+    "carry",
+    epilog="Example: detector-pool evidence carry evidence/1.0 evidence/1.1 --output carried.jsonl",
+)
+def evidence_carry(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
+    earlier: Annotated[Path, typer.Argument(metavar="A", help="Evidence of the earlier release.")],
+    later: Annotated[Path, typer.Argument(metavar="B", help="Evidence of the later release.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="New file for the signed statement.")],
+    public_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The key that you trust, kept elsewhere (PEM).")
+    ] = None,
+    passphrase_file: Annotated[Path | None, typer.Option(help="File with the passphrase of your own key.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """
+    Sign which part of release B the evidence of release A holds for, and what was done anew.
+
+    Exit codes: 0 done, 1 the runs contradict each other or evidence does not verify, 2 a record says too little, usage.
+    """
+    from compliance.assurance_statement import read_evidence, refuse_existing_file, write_new
+    from compliance.carry_forward import carry, statement_of
+    from detectors.access import require
+
+    require("verify", "evidence", door="command", folder=earlier)  # the door has asked for the other
+    refuse_existing_file(output, [earlier, later])
+    a, b = (read_evidence(folder, public_key) for folder in (earlier, later))
+    key = _own_key(passphrase_file)
+    told = carry(a, b)
+    write_new(output, statement_of(a, b, told, key))
+    lines = [f"anew {item.path} by {item.detector}: {item.reason}" for item in told.anew]
+    lines += [f"CONTRADICTION {item.path} by {item.detector}: {item.reason}" for item in told.contradictions]
+    lines += [f"gone {path} by {detector}" for path, detector in told.gone]
+    for name, carried in sorted(told.whole_tree_rules.items()):
+        lines.append(f"rules of {name} over the whole tree: {'carried' if carried else 'done anew'}")
+    lines.append(f"{told.carried} of {told.units} units of B are carried from A; {len(told.anew)} were done anew")
+    lines.append(f"signed statement: {output} (key {key.public.id})")
+    shown = {
+        "ok": not told.contradictions,
+        "units": told.units,
+        "carried": told.carried,
+        "anew": [{"path": item.path, "detector": item.detector, "reason": item.reason} for item in told.anew],
+        "gone": [{"path": path, "detector": detector} for path, detector in told.gone],
+        "contradictions": [{"path": item.path, "detector": item.detector} for item in told.contradictions],
+        "whole_tree_rules": told.whole_tree_rules,
+        "statement": str(output),
+    }
+    print_answer(shown, "\n".join(map(_plain, lines)), json=json)
+    raise typer.Exit(FAILS if told.contradictions else HOLDS)
+
+
+def _own_key(passphrase_file: Path | None) -> SigningKey:
+    """Return the key of whoever runs this: what he states, he signs; raises KeyUnusable."""
+    from compliance.signing import SigningKey
+    from deployments.settings import Settings
+
+    settings = Settings.read(None, passphrase_file)
+    key = SigningKey.load_or_create(settings.keys, settings.passphrase)
+    assert len(key.public.id) == 64, "a key has an id"
+    return key
 
 
 def ledger_place(settings: Settings, ledger: Path | None) -> LedgerPlace | None:

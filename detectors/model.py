@@ -279,6 +279,8 @@ class UnitRecord(msgspec.Struct, frozen=True, order=True):
     state: Literal["executed", "cached", "not-analysed"]
     run_id: str
     """The run that computed the result: this one, or the one that the cache remembers."""
+    key: str = ""
+    """Sha256, hexadecimal, over all that decides the result (`cache.result_key`); empty in early releases."""
 
 
 class TableCheck(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from datetime import UTC, datetime
 from pathlib import Path
@@ -219,6 +219,28 @@ class Scan:
         self._progress("plan", planned, planned)
         return tuple(self._stages.values())
 
+    def only(self, units: Collection[Unit]) -> None:
+        """Leave of what is planned some units, to run a sample again; such a scan has answers, and no record."""
+        assert self._stages, "plan first"
+        for name, stage in self._stages.items():
+            detectors = tuple(self._registry[detector] for detector in stage.detectors)
+            wanted: dict[str, list[str]] = {}
+            for batch in stage.batches:
+                for file in batch.files:
+                    asked = [detector for detector in batch.detectors if (file.path, detector) in units]
+                    if asked:
+                        wanted[file.path] = asked
+            self._stages[name] = dataclasses.replace(stage, batches=self._batches_of(name, detectors, wanted))
+
+    def identities(self) -> tuple[DetectorRecord, ...]:
+        """Return which detectors were planned with."""
+        assert self._identities or not len(self._registry), "plan first"
+        return tuple(self._identities.values())
+
+    def answers(self) -> Mapping[Unit, Outcome]:
+        """Return the answers so far, by report path and detector."""
+        return self._outcomes
+
     def execute(self, stage: str) -> None:
         """
         Run one stage's batches; stages may run at once, each in a thread of its own.
@@ -278,7 +300,8 @@ class Scan:
             executed += computed_by is None
             cached += computed_by is not None
             state = "not-analysed" if isinstance(outcome, NotAnalysed) else "cached" if computed_by else "executed"
-            units.append(UnitRecord(*unit, state, computed_by or self.run_id))  # type: ignore[arg-type]
+            key = self._keys[unit].hex()
+            units.append(UnitRecord(*unit, state, computed_by or self.run_id, key))  # type: ignore[arg-type]
         planned = sum(stage.planned for stage in self._stages.values())
         lost = sorted(set(self._keys) - set(self._outcomes))
         problems = list(self._problems)
@@ -364,7 +387,6 @@ class Scan:
 
     def _plan_stage(self, detectors: tuple[Detector, ...]) -> Stage:
         assert self._closures is not None, "take the snapshot first"
-        misses: dict[tuple[str, ...], list[SourceFile]] = {}
         planned = cached = 0
         wanted: dict[str, list[str]] = {}
         for detector in detectors:
@@ -392,14 +414,24 @@ class Scan:
             for file in applicable:
                 if (file.path, detector.name) not in self._outcomes:
                     wanted.setdefault(file.path, []).append(detector.name)
-        for path, names in wanted.items():
-            misses.setdefault(tuple(names), []).append(self._files[path])
         name = "+".join(detector.name for detector in detectors)
+        names = tuple(detector.name for detector in detectors)
+        return Stage(name, names, planned, cached, self._batches_of(name, detectors, wanted))
+
+    def _batches_of(
+        self, stage: str, detectors: tuple[Detector, ...], wanted: Mapping[str, Sequence[str]]
+    ) -> tuple[Batch, ...]:
+        """Make batches of the files that each want some of a stage's detectors."""
+        misses: dict[tuple[str, ...], list[SourceFile]] = {}
+        for path, names in wanted.items():
+            assert names, "a file in a batch is asked about by somebody"
+            misses.setdefault(tuple(names), []).append(self._files[path])
         batches: list[Batch] = []
         for group, files in sorted(misses.items()):
-            planned_batches = self._optimizer.plan(name, group, files, self.workers, _limits(detectors))
-            batches += (self._equipped(batch, detectors) for batch in planned_batches)
-        return Stage(name, tuple(detector.name for detector in detectors), planned, cached, tuple(batches))
+            planned = self._optimizer.plan(stage, group, files, self.workers, _limits(detectors))
+            batches += (self._equipped(batch, detectors) for batch in planned)
+        assert sum(len(batch.files) for batch in batches) == len(wanted), "each file is in one batch of a stage"
+        return tuple(batches)
 
     def _equipped(self, batch: Batch, detectors: Sequence[Detector]) -> Batch:
         """Return the batch with what its worker needs beside the files: settings, and their closures."""

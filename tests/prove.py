@@ -18,6 +18,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
+
 if TYPE_CHECKING:
     from detectors.model import Language
 
@@ -29,6 +31,7 @@ WORKER_KILLS = 100
 EXECUTIONS = 100_000
 LEDGER_FLIPS = 5_000
 LEDGER_KILLS = 300
+TAMPERINGS = 1_000
 STATE = Path(".demo/prove.json")
 
 
@@ -38,6 +41,7 @@ def main() -> int:
     STATE.parent.mkdir(exist_ok=True)
     for name, part in (
         ("bit flips in evidence caught", _flips),
+        ("tampered evidence judged alike by verify.py", _two_verifiers),
         ("killed runs ended with the same digest", _kills),
         ("mutated files with one answer in time", _inputs),
         ("healthy executions right, workers killed", _worker_kills),
@@ -96,6 +100,22 @@ def _flips() -> tuple[int, int]:
             caught += not verdict.ok and any(c.file == file.name and not c.ok for c in verdict.checked)
             file.write_bytes(original)
     return caught, FLIPS
+
+
+def _two_verifiers() -> tuple[int, int]:
+    """Tamper with evidence in every way there is; `evidence verify` and `verify.py` must say the same of it."""
+    from compliance.signing import SigningKey
+    from tests.compliance.conftest import make_run
+    from tests.compliance.test_run_trail import make_evidence, place_of
+    from tests.faults.evidence_tampering import Tampering, disagreements
+
+    with tempfile.TemporaryDirectory() as scratch:
+        home = Path(scratch)
+        key, place = SigningKey.load_or_create(home / "keys"), place_of(home)
+        make_evidence(home / "one", place, key)
+        make_evidence(home / "two", place, key, msgspec.structs.replace(make_run(), run_id="f" * 32))
+        make_evidence(home / "foreign", place_of(home, "other"), SigningKey.load_or_create(home / "stranger"))
+        return _counted(disagreements(Tampering(home, SEED), TAMPERINGS))
 
 
 def _kills() -> tuple[int, int]:

@@ -17,6 +17,7 @@ from compliance.signing import SigningKey
 from detectors.errors import UsageError
 from detectors.model import RunRecord
 from tests.compliance.conftest import make_run
+from tests.faults.evidence_tampering import disagreement
 
 FILES = {
     "attestation.intoto.jsonl",
@@ -28,6 +29,7 @@ FILES = {
     "public-key.pem",
     "report.html",
     "run.json",
+    "verify.py",
 }
 
 
@@ -49,6 +51,7 @@ def _statement(folder: Path) -> str:
 def _bad(folder: Path, public_key: Path | None = None) -> set[str]:
     verdict = verify(folder, public_key)
     assert verdict.ok == all(check.ok for check in verdict.checked)
+    assert disagreement(folder, public_key) is None
     return {check.file for check in verdict.checked if not check.ok}
 
 

@@ -25,12 +25,14 @@ from detectors.errors import UsageError
 from detectors.model import RunRecord
 from detectors.scan import ScanOptions
 from tests.compliance.conftest import make_run
+from tests.faults.evidence_tampering import disagreement
 
 PASSPHRASE = b"correct horse"
 FILES = (
     "attestation.intoto.jsonl", "coverage.json", "findings.parquet", "findings.sarif", "immunity.json",
     "ledger-checkpoint", "ledger-proof.json",
     "oscal.json", "public-key.pem", "report.html", "run.json",
+    "verify.py",
 )  # fmt: skip
 
 
@@ -77,6 +79,8 @@ def problems(folder: Path, **anchors: Path) -> dict[str, str]:
     verdict = verify(folder, **anchors)
     found = {check.file: check.problem or "" for check in verdict.checked if not check.ok}
     assert verdict.ok == (not found)
+    if not anchors.keys() - {"public_key"}:
+        assert disagreement(folder, anchors.get("public_key")) is None
     return found
 
 

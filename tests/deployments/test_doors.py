@@ -43,6 +43,8 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "run comply": ("{none}", "--config", "{none}"),
     "audit init": ("--ledger", "{none}-new"),
     "evidence verify": ("{none}",),
+    "evidence reperform": ("{none}", "--sources", "{none}", "--seed", "s", "--sample", "1", "--output", "{none}-new"),
+    "evidence carry": ("{none}", "{none}", "--output", "{none}-new"),
     "access token": ("alice", "--role", "auditor", "--output", "{none}/token", "--keys", "{none}"),
     "access review": ("{none}",),
 }
