@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ACTIONS", "SCHEMA", "STANDARD_RULES", "STORES", "Decision", "Rules"]
 
-ACTIONS: tuple[Action, ...] = ("run", "register", "read", "verify", "administer")
+ACTIONS: tuple[Action, ...] = ("run", "register", "read", "verify", "administer", "waive", "approve")
 DETECTOR_ACTIONS = frozenset({"run", "register"})
-STORES = ("evidence", "ledger", "policy", "certificates")
+STORES = ("evidence", "ledger", "policy", "certificates", "waivers")
 PRINCIPALS: dict[Kind, str] = {"user": "User", "token": "Bearer", "service": "Service", "request": "Requester"}
 GUARD = "registered-roles"
 MAX_RULES_BYTES = 1 << 20
@@ -36,7 +36,7 @@ entity Store;
 action run, register appliesTo {
   principal: [User, Bearer, Service, Requester], resource: [Detector], context: { tree: String }
 };
-action read, verify, administer appliesTo {
+action read, verify, administer, waive, approve appliesTo {
   principal: [User, Bearer, Service, Requester], resource: [Store], context: { tree: String }
 };
 """
@@ -50,14 +50,21 @@ permit (principal in Role::"viewer", action == Action::"read", resource);
 permit (principal in Role::"auditor", action in [Action::"read", Action::"verify"], resource);
 
 @id("developers")
-permit (principal in Role::"developer", action in [Action::"run", Action::"read", Action::"verify"], resource);
+permit (
+  principal in Role::"developer",
+  action in [Action::"run", Action::"read", Action::"verify", Action::"waive"],
+  resource
+);
 
 @id("maintainers")
 permit (
   principal in Role::"maintainer",
-  action in [Action::"run", Action::"register", Action::"read", Action::"verify"],
+  action in [Action::"run", Action::"register", Action::"read", Action::"verify", Action::"waive"],
   resource
 );
+
+@id("approvers")
+permit (principal in Role::"approver", action in [Action::"read", Action::"verify", Action::"approve"], resource);
 
 @id("services")
 permit (principal is Service in Role::"service", action in [Action::"run", Action::"verify"], resource);

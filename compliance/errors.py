@@ -14,6 +14,7 @@ Errors of the proof, below the engine's base error:
         ├── NotCarried        exit 2   a record does not say enough to be compared with another
         ├── PolicyInvalid     exit 2   the access policy cannot be read or makes no sense
         ├── IdentityUnproven  exit 6   a token, key or signed request does not prove who somebody is
+        ├── WaiverRefused     exit 1   a waiver that is not believed
         └── LedgerError       exit 7   a ledger cannot be read or written
             ├── LedgerDamaged      exit 1   it was changed, or is damaged
             ├── ProofInvalid       exit 1   a Merkle proof does not lead to the signed root
@@ -52,6 +53,7 @@ __all__ = [
     "PolicyInvalid",
     "ProofInvalid",
     "SuiteBroken",
+    "WaiverRefused",
 ]
 
 
@@ -162,6 +164,17 @@ class IdentityUnproven(EvidenceError):
     proof: str
     problem: str
     message = "{proof} proves nothing: {problem}"
+
+
+@told
+class WaiverRefused(EvidenceError):
+    """A waiver that is not believed: expired, forged, of one person, by somebody who may not."""
+
+    exit_code = 1
+
+    waiver: str
+    problem: str
+    message = "the waiver {waiver} is refused: {problem}"
 
 
 class LedgerError(EvidenceError):

@@ -135,7 +135,8 @@ def findings_table(run: RunRecord, file: Path | None = None) -> Table:
     except (OSError, ValueError) as problem:
         raise EvidenceError(f"the table of findings {file} cannot be read: {problem}") from problem
     columns = (
-        "rule", "path", "line", "column", "level", "message", "detector", "fingerprint", "baseline", "suppressed"
+        "rule", "path", "line", "column", "level", "message", "detector", "fingerprint", "baseline", "suppressed",
+        "waived",
     )  # fmt: skip
     return Table("findings", frame, columns, len(run.findings), suite)
 

@@ -151,6 +151,10 @@ class RunTrail:
                 "units": {"planned": record.planned, "executed": record.executed, "cached": record.cached},
                 "not_analysed": len(record.not_analysed),
                 "findings": {"count": len(record.findings), "digest": record.findings_digest},
+                "waivers": [
+                    {"id": one.id, "file": one.file, "digest": one.digest, "state": one.state, "findings": one.matched}
+                    for one in record.waivers
+                ],
             }
         )
 

@@ -37,9 +37,9 @@ class RuleScore(msgspec.Struct, frozen=True, omit_defaults=False):
     checked: int
     """Functions, top levels or files that were looked at."""
     violations: int
-    """How many of them break the rule, without those that are suppressed."""
+    """How many of them break the rule, without those that are suppressed or waived."""
     strict_violations: int
-    """How many of them break the rule, suppressed or not."""
+    """How many of them break the rule, suppressed, waived or not."""
     score: float | None
     """Per cent, 0 to 100; none where nothing was checked or a tool is missing."""
     strict_score: float | None
@@ -52,7 +52,7 @@ class Score(msgspec.Struct, frozen=True):
 
     score: float | None
     strict_score: float | None
-    """With suppressed findings counted as violations."""
+    """With suppressed and waived findings counted as violations."""
     rules: dict[str, RuleScore]
 
 
@@ -134,7 +134,7 @@ def _rule(rule: str, run: RunRecord, places: Mapping[str, _Places]) -> RuleScore
         line = finding.finding.region.start_line
         unit = finding.path, TOP_LEVEL if rule in OF_FILES else place.owner(line)
         strict.add(unit)
-        if not finding.suppressed:
+        if not finding.excused:
             open_.add(unit)
     assert open_ <= strict, "what breaks a rule breaks it strictly"
     if not checked:

@@ -25,6 +25,7 @@ from deployments.certificate_commands import certificates_app
 from deployments.compliance_commands import run_audit_command
 from deployments.doors import guarded
 from deployments.evidence_commands import Quality, evidence_app, ledger_place, refuse_existing, scan_with_evidence
+from deployments.waiver_commands import waiver_app
 from detectors.errors import DetectorPoolError, UsageError
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ app.add_typer(evidence_app, name="evidence")
 app.add_typer(audit_app, name="audit")
 app.add_typer(access_app, name="access")
 app.add_typer(certificates_app, name="certs")
+app.add_typer(waiver_app, name="waiver")
 run_app.command(
     "audit", epilog="Example: detector-pool run audit --ledger audit/ledger --evidence evidence --checkpoint kept/note"
 )(run_audit_command)
@@ -126,6 +128,9 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         bool, typer.Option("--validate", help="Hold the run's own tables against Great Expectations.")
     ] = False,
     data_docs: Annotated[Path | None, typer.Option(help="New folder for what --validate showed, as HTML.")] = None,
+    waivers: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Signed waivers; who may sign them is the access policy's.")
+    ] = None,
 ) -> None:
     """
     Scan source trees with every detector; only what changed since the last run is analysed again.
@@ -148,7 +153,7 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         refuse_existing(evidence)
     through_prefect = context.parent is not None and context.parent.info_name == "run"
     with _progress() as progress:
-        quality = Quality(validate or data_docs is not None, data_docs)
+        quality = Quality(validate or data_docs is not None, data_docs, waivers)
         by = _by_flow if through_prefect else scan_with_evidence
         run = by(options, evidence, ledger, settings, progress, quality)
     _write(_rendered(run, shape, lines=not through_prefect), output)
@@ -352,7 +357,7 @@ def _by_flow(  # noqa: PLR0917  # p10: ignore[R10] the same as scan_with_evidenc
 
         return run_scan_flow(
             options, evidence=evidence, keys=settings.keys, passphrase=settings.passphrase, progress=progress,
-            ledger=place, validate_tables=quality.wanted, data_docs=quality.docs,
+            ledger=place, validate_tables=quality.wanted, data_docs=quality.docs, waivers=quality.waivers,
         )  # fmt: skip
 
 
@@ -366,7 +371,7 @@ def _exit_code(run: RunRecord, fail_on: str, require_complete: bool) -> int:
         return CLEAN
     counted = LEVELS[: LEVELS.index(fail_on) + 1]
     over = any(
-        item.finding.level in counted and not item.suppressed and item.baseline != "unchanged" for item in run.findings
+        item.finding.level in counted and not item.excused and item.baseline != "unchanged" for item in run.findings
     )
     return FINDINGS if over else CLEAN
 
@@ -382,10 +387,13 @@ def _rendered(run: RunRecord, shape: str, *, lines: bool) -> bytes:
 
 
 def _text(run: RunRecord, *, lines: bool) -> bytes:
+    from compliance.waived_runs import open_counts
+
     parts = []
     if lines:
         for item in run.findings:
             region, mark = item.finding.region, " (suppressed)" if item.suppressed else ""
+            mark += f" (waived by {item.waiver})" if item.waived else ""
             place = f"{item.path}:{region.start_line}:{region.start_column}"
             parts.append(_plain(f"{place}: {item.finding.level}: {item.finding.message} [{item.finding.rule}]{mark}"))
     counts: Counter[tuple[str, str, str]] = Counter()
@@ -414,6 +422,9 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
         f"{len(run.findings)} findings in {run.seconds:.2f} s with {run.workers} workers ({run.cluster})"
     )
     parts.append(f"findings digest {run.findings_digest}")
+    if run.waivers:
+        without, with_them = open_counts(run)
+        parts.append(f"open findings: {with_them} with waivers, {without} without ({len(run.waivers)} waivers given)")
     for table in run.validated:
         told = f"validated {table.table}: {table.outcome}, {table.rows} rows, {table.checks} expectations"
         parts.append(_plain("; ".join((told, *table.problems))))

@@ -212,13 +212,17 @@ def refuse_existing(folder: Path) -> None:
 
 
 class Quality(NamedTuple):
-    """Whether the run's own tables are validated, and where what that shows is drawn."""
+    """Whether the run's own tables are validated, where what that shows is drawn, and what else judges the run."""
 
     wanted: bool
     docs: Path | None
+    waivers: Path | None = None
 
     def judged(self, record: RunRecord) -> RunRecord:
-        """Return the record, with what validating its tables showed where that is wanted."""
+        """Return the record with its waivers, and with what validating its tables showed where that is wanted."""
+        from compliance.judged_runs import judged
+
+        record = judged(record, waivers=self.waivers)
         if not self.wanted:
             return record
         from compliance.expectations import validated

@@ -102,6 +102,8 @@ def as_json(item: LocatedFinding) -> dict[str, Any]:
         "baseline": item.baseline,
         "suppressed": item.suppressed,
     }
+    if item.waived:
+        shown["waived"] = item.waiver
     if item.finding.related:
         shown["related"] = [
             {"path": related.path or item.path, "line": related.line, "message": related.message}
@@ -114,12 +116,13 @@ def digest(items: Sequence[LocatedFinding]) -> Digest:
     """
     Return the digest of the canonical findings: one JSON object a line, keys sorted, in total order.
 
-    The baseline's state is left out: it says something of another run, not of the tree.
+    The baseline's state and the waivers are left out: they say something of another run and of people, not of the tree.
     """
     state = hashlib.sha256()
     for item in items:
         shown = as_json(item)
         del shown["baseline"]
+        shown.pop("waived", None)
         state.update(msgspec.json.encode(shown, order="sorted") + b"\n")
     return Digest("sha256:" + state.hexdigest())
 

@@ -39,6 +39,7 @@ __all__ = [
     "Suppression",
     "TableCheck",
     "UnitRecord",
+    "WaiverRecord",
 ]
 
 Digest = NewType("Digest", str)
@@ -227,11 +228,23 @@ class LocatedFinding(msgspec.Struct, frozen=True):
     fingerprint: str
     """Survives moved and reindented lines; see `findings.settle`."""
     baseline: Literal["none", "new", "unchanged"] = "none"
+    waiver: str = ""
+    """Id of the waiver that lets it pass; see `WaiverRecord`."""
 
     @property
     def suppressed(self) -> bool:
         """Whether a marker in the source asked for silence; the gate does not count it, the reports show it."""
         return self.finding.suppression is not None
+
+    @property
+    def waived(self) -> bool:
+        """Whether a waiver of two persons lets it pass."""
+        return bool(self.waiver)
+
+    @property
+    def excused(self) -> bool:
+        """Whether the gate does not count it."""
+        return self.suppressed or self.waived
 
 
 class RuleRecord(msgspec.Struct, frozen=True):
@@ -281,6 +294,29 @@ class UnitRecord(msgspec.Struct, frozen=True, order=True):
     """The run that computed the result: this one, or the one that the cache remembers."""
     key: str = ""
     """Sha256, hexadecimal, over all that decides the result (`cache.result_key`); empty in early releases."""
+
+
+class WaiverRecord(msgspec.Struct, frozen=True):
+    """A waiver that was given to a run, and what became of it."""
+
+    id: str
+    """Empty for one that was refused."""
+    file: str
+    digest: str
+    """Of the file; empty for one that could not be read."""
+    state: Literal["applied", "unused", "refused"]
+    author: str = ""
+    approver: str = ""
+    reason: str = ""
+    control: str = ""
+    until: str = ""
+    """Last day."""
+    matched: int = 0
+    """Findings of this run that it lets pass."""
+    named: int = 0
+    """Findings that it names."""
+    problem: str = ""
+    """Why it was refused, or that it matches nothing."""
 
 
 class TableCheck(msgspec.Struct, frozen=True):
@@ -333,6 +369,8 @@ class RunRecord(msgspec.Struct, frozen=True):
     findings_digest: Digest
     validated: tuple[TableCheck, ...] = ()
     """The run's own tables held against expectations, where that was asked for."""
+    waivers: tuple[WaiverRecord, ...] = ()
+    """All that were given, with what became of them."""
 
     def __post_init__(self) -> None:
         """Hold the record against itself; raises ValueError, also where one is read that somebody else wrote."""

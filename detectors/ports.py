@@ -66,7 +66,7 @@ class ClusterKind(Protocol):
         ...
 
 
-Action = Literal["run", "register", "read", "verify", "administer"]
+Action = Literal["run", "register", "read", "verify", "administer", "waive", "approve"]
 """What leave is asked for: the first two of a detector, the others of a store (`evidence`, `ledger`, `policy`, …)."""
 
 

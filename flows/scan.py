@@ -17,6 +17,7 @@ from prefect.utilities.annotations import quote
 from pydantic import Field
 
 from compliance.identity import state_folder
+from compliance.judged_runs import judged
 from compliance.run_trail import LedgerPlace, RunTrail, own_ledger
 from compliance.signing import SigningKey
 from detectors.errors import DetectorPoolError
@@ -88,6 +89,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     request: str | None = None,
     validate_tables: bool = False,
     data_docs: str | None = None,
+    waivers: str | None = None,
 ) -> RunRecord:
     """
     Scan source trees with every detector; write and verify signed evidence.
@@ -111,6 +113,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         request: What `detector-pool access request` printed, where an access policy asks for it; no secret.
         validate_tables: Whether the run's own tables are held against expectations.
         data_docs: New folder for what that showed, as HTML.
+        waivers: Folder of signed waivers.
 
     Raises:
         AccessDenied: Who asks for this run may not.
@@ -132,6 +135,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     key = None if folder is None else SigningKey.load_or_create(place, caller.passphrase)
     with RunTrail(caller.ledger) as trail:
         record = _scanned(options, trail, stages.told(caller.progress))
+        record = judged(record, waivers=Path(waivers) if waivers else None)
         if validate_tables:
             record = quality.validate(_quoted(record), Path(data_docs) if data_docs else None)
         quoted = _quoted(record)
@@ -156,6 +160,7 @@ def run_scan_flow(
     ledger: LedgerPlace | None = None,
     validate_tables: bool = False,
     data_docs: Path | None = None,
+    waivers: Path | None = None,
 ) -> RunRecord:
     """
     Run the flow in this process, against the server that `PREFECT_API_URL` names.
@@ -169,6 +174,7 @@ def run_scan_flow(
         ledger: Where the run is recorded.
         validate_tables: Whether the run's own tables are held against expectations.
         data_docs: New folder for what that showed, as HTML.
+        waivers: Folder of signed waivers.
 
     Returns:
         The record, also of a run that is not whole or not valid (whose flow run has failed).
@@ -192,6 +198,7 @@ def run_scan_flow(
             rules=msgspec.to_builtins(options.settings),
             validate_tables=validate_tables,
             data_docs=None if data_docs is None else str(data_docs.absolute()),
+            waivers=None if waivers is None else str(waivers.absolute()),
         )
     except (NotWhole, quality.NotValid) as problem:
         return problem.record

@@ -12,6 +12,7 @@ __all__ = ["dumps"]
 
 COLUMNS = (
     "rule", "path", "line", "column", "level", "message", "detector", "fingerprint", "baseline", "suppressed",
+    "waived",
 )  # fmt: skip
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """Spreadsheets run a cell that begins so (CWE-1236); paths and messages come from the scanned tree."""
@@ -24,7 +25,7 @@ def dumps(run: RunRecord) -> bytes:
     writer = csv.writer(table)
     writer.writerow(COLUMNS)
     for item in run.findings:
-        shown = as_json(item)
+        shown = {"waived": ""} | as_json(item)
         writer.writerow([_harmless(shown[column]) for column in COLUMNS])
     return table.getvalue().encode()
 

@@ -15,7 +15,7 @@ def dumps(run: RunRecord) -> bytes:
     """Return one line for each finding that is neither suppressed nor in the baseline."""
     lines = []
     for item in run.findings:
-        if item.suppressed or item.baseline == "unchanged":
+        if item.excused or item.baseline == "unchanged":
             continue
         region = item.finding.region
         path, title = item.path.translate(PROPERTY), item.finding.rule.translate(PROPERTY)

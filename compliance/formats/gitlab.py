@@ -23,7 +23,7 @@ def dumps(run: RunRecord) -> bytes:
             "location": {"path": item.path, "lines": {"begin": item.finding.region.start_line}},
         }
         for item in run.findings
-        if not item.suppressed
+        if not item.excused
     ]
     assert len({issue["fingerprint"] for issue in issues}) == len(issues), "GitLab merges issues of one fingerprint"
     assert not any(item.path.startswith("/") for item in run.findings), "paths count from the repository's root"

@@ -16,6 +16,7 @@ from typing import Any
 
 from compliance import coverage
 from compliance.errors import EvidenceExists
+from compliance.waived_runs import open_counts
 from detectors.model import BatchRecord, RunRecord
 
 __all__ = ["MEDIA_TYPE", "NAME", "write"]
@@ -63,6 +64,7 @@ def _content(run: RunRecord) -> dict[str, Any]:
         by_detector[item.detector] += 1
     assert len(by_detector) == len(run.detectors), "each finding is of a detector that ran"
     assert all(muted[key] <= count for key, count in by_rule.items()), "suppressed findings are findings"
+    without, with_them = open_counts(run)
     units = Counter((unit.detector, unit.state) for unit in run.units)
     statement = coverage.stated(run)
     assert len(statement.files) == len(run.files), "each file has its row"
@@ -76,6 +78,8 @@ def _content(run: RunRecord) -> dict[str, Any]:
             (record, by_detector[record.name], *(units[record.name, s] for s in ("executed", "cached", "not-analysed")))
             for record in run.detectors
         ],
+        "without": without,
+        "with_them": with_them,
         "files": by_file.most_common(SHOWN),
         "files_with_findings": len(by_file),
         "hidden": sum(entry.files for entry in run.excluded),

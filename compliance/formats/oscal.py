@@ -71,6 +71,7 @@ class Mapped(msgspec.Struct, frozen=True):
     open_findings: int
     """Errors and warnings that are not suppressed."""
     suppressed: int
+    """In the source, or by a waiver."""
     notes: int
     files: int
     gaps: int
@@ -162,7 +163,7 @@ def _observed(run: RunRecord, known: ControlMapping) -> Iterator[Mapped]:
         found = _prefix(item.finding.rule, known)
         if found is None:
             continue
-        kind = "suppressed" if item.suppressed else "note" if item.finding.level == "note" else "open"
+        kind = "suppressed" if item.excused else "note" if item.finding.level == "note" else "open"
         counts[found, kind] += 1
         files.setdefault(found, set()).add(item.path)
     gaps = Counter(entry.detector for entry in run.not_analysed)

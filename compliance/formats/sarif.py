@@ -13,6 +13,7 @@ from urllib.parse import quote
 import msgspec
 
 from compliance.errors import EvidenceExists
+from compliance.waived_runs import sarif_suppression
 from detectors.findings import FINGERPRINT
 from detectors.model import DetectorRecord, LocatedFinding, RunRecord
 
@@ -85,7 +86,7 @@ def _run(run: RunRecord, detector: DetectorRecord, found: list[LocatedFinding]) 
             else {"location": {"uri": _uri(path), "uriBaseId": ROOT}}
             for path in paths
         ],
-        "results": [_result(item, places, index) for item in found],
+        "results": [_waived(run, item, _result(item, places, index)) for item in found],
     }
 
 
@@ -143,6 +144,14 @@ def _result(item: LocatedFinding, places: dict[str, int], index: dict[str, int])
     if item.baseline != "none":
         result["baselineState"] = item.baseline
     return result
+
+
+def _waived(run: RunRecord, item: LocatedFinding, result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result with the waiver that lets it pass, beside what its source asks for."""
+    told = sarif_suppression(run, item)
+    if told is None:
+        return result
+    return result | {"suppressions": [*result.get("suppressions", ()), told]}
 
 
 def _location(path: str, line: int | None = None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from compliance.waived_runs import open_counts
 from detectors.findings import as_json, sort_key
 from detectors.model import RunRecord
 
@@ -35,6 +36,10 @@ def dumps(run: RunRecord) -> bytes:
             "excluded": sum(entry.files for entry in run.excluded),
         },
     }
+    if run.waivers:
+        without, with_them = open_counts(run)
+        shown["summary"] |= {"open_without_waivers": without, "open_with_waivers": with_them}
+        shown["waivers"] = msgspec.to_builtins(run.waivers)
     if any(item.baseline != "none" for item in run.findings) or run.absent:
         shown["absent"] = list(run.absent)
     return msgspec.json.encode(shown) + b"\n"

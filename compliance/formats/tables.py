@@ -39,9 +39,11 @@ def write(run: RunRecord, file: Path) -> None:
             pa.field("fingerprint", text, nullable=False),
             pa.field("baseline", text, nullable=False),
             pa.field("suppressed", pa.bool_(), nullable=False),
+            pa.field("waived", text, nullable=False),
         ],
         metadata={"run_id": run.run_id, "whole": str(run.whole), "findings_digest": run.findings_digest},
     )
-    rows = [{key: value for key, value in as_json(item).items() if key != "related"} for item in run.findings]
+    shown = ({"waived": ""} | as_json(item) for item in run.findings)
+    rows = [{key: value for key, value in row.items() if key != "related"} for row in shown]
     assert all(row.keys() == set(schema.names) for row in rows[:1]), "Arrow leaves out what its schema does not name"
     pq.write_table(pa.Table.from_pylist(rows, schema=schema), file, compression="zstd")

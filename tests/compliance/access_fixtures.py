@@ -12,7 +12,7 @@ from compliance.access_policy import InstalledAccessPolicy, Policy
 from compliance.identity import AccessPlaces, Identity, Kind
 from compliance.signing import SigningKey
 
-ROLES = ("viewer", "auditor", "developer", "maintainer", "administrator", "service")
+ROLES = ("viewer", "auditor", "developer", "maintainer", "approver", "administrator", "service")
 ME = pwd.getpwuid(os.getuid()).pw_name
 
 

@@ -16,16 +16,17 @@ from compliance.identity import AccessPlaces, Identity
 from detectors.ports import installed_access_policy
 from tests.compliance.access_fixtures import ME, ROLES, House, house
 
-# By role: run, register, read, verify, administer.
+# By role: run, register, read, verify, administer, waive, approve.
 STANDARD = {
-    (): "-----",
-    ("viewer",): "--+--",
-    ("auditor",): "--++-",
-    ("developer",): "+-++-",
-    ("maintainer",): "++++-",
-    ("administrator",): "+++++",
-    ("service",): "-----",
-    ("viewer", "maintainer"): "++++-",
+    (): "-------",
+    ("viewer",): "--+----",
+    ("auditor",): "--++---",
+    ("developer",): "+-++-+-",
+    ("maintainer",): "++++-+-",
+    ("approver",): "--++--+",
+    ("administrator",): "+++++++",
+    ("service",): "-------",
+    ("viewer", "maintainer"): "++++-+-",
 }
 
 
@@ -275,4 +276,4 @@ def test_the_installed_policy_is_ours_and_says_who_it_takes_us_for() -> None:
 
 def test_stores_are_known_by_name() -> None:
     """When this fails, the documentation and the rules speak of other stores."""
-    assert set(STORES) == {"evidence", "ledger", "policy", "certificates"}
+    assert set(STORES) == {"evidence", "ledger", "policy", "certificates", "waivers"}

@@ -138,7 +138,7 @@ def test_a_review_says_who_may_who_did_and_who_was_refused(
     assert people["token", "alice"]["may"] == ["read", "verify"]
     assert people["user", "bob"]["did"] == {"scan.started": 1}
     assert [key for key, one in people.items() if one["stale"]] == [("user", "gone")]
-    assert people["user", ME]["may"] == ["run", "register", "read", "verify", "administer"]
+    assert people["user", ME]["may"] == ["run", "register", "read", "verify", "administer", "waive", "approve"]
     assert people["service", "the service"]["may"] == ["run", "verify"]
 
 

@@ -27,26 +27,34 @@ from detectors.access import caller, require
 from detectors.errors import AccessDenied, DetectorPoolError
 from tests.compliance.access_fixtures import House, house
 
-# By role: run, register, read, verify, administer; written out, and not taken from the rules that it is held against.
+# By role: run, register, read, verify, administer, waive, approve; written out, and not taken from the rules that it is held against.
 MAY = {
-    "nobody": "-----",
-    "viewer": "--+--",
-    "auditor": "--++-",
-    "developer": "+-++-",
-    "maintainer": "++++-",
-    "administrator": "+++++",
+    "nobody": "-------",
+    "viewer": "--+----",
+    "auditor": "--++---",
+    "developer": "+-++-+-",
+    "maintainer": "++++-+-",
+    "approver": "--++--+",
+    "administrator": "+++++++",
 }
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "scan": ("{none}", "--detectors", "ruff", "--fail-on", "nonsense"),
     "run scan": ("{none}", "--detectors", "ruff", "--fail-on", "nonsense"),
     "comply": ("{none}",),
     "run comply": ("{none}", "--config", "{none}"),
+    "run audit": ("--evidence", "{none}", "--checkpoint", "{none}"),
     "audit init": ("--ledger", "{none}-new"),
     "evidence verify": ("{none}",),
     "evidence reperform": ("{none}", "--sources", "{none}", "--seed", "s", "--sample", "1", "--output", "{none}-new"),
     "evidence carry": ("{none}", "{none}", "--output", "{none}-new"),
     "access token": ("alice", "--role", "auditor", "--output", "{none}/token", "--keys", "{none}"),
     "access review": ("{none}",),
+    "waiver create": (
+        *("--fingerprint", "x", "--reason", "r", "--control", "AC-5", "--until", "2027-01-31"),
+        *("--keys", "{none}", "--output", "{none}.json"),
+    ),
+    "waiver approve": ("{none}", "--keys", "{none}"),
+    "waiver list": ("{none}",),
 }
 PASSPHRASE_FREE = {"DETECTOR_POOL_PASSPHRASE": "secret"}
 
