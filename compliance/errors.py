@@ -19,6 +19,7 @@ Errors of the proof, below the engine's base error:
             ├── LedgerDamaged      exit 1   it was changed, or is damaged
             ├── ProofInvalid       exit 1   a Merkle proof does not lead to the signed root
             ├── CheckpointInvalid  exit 2   a checkpoint that cannot serve as an anchor
+            │   └── CheckpointReleased  exit 2   it lies before what a retention kept
             ├── LedgerMissing      exit 2   there is no ledger, or one where none must be
             ├── LedgerBusy         exit 5   another writer holds it
             ├── LedgerLocked       exit 6   the passphrase or the signing key is wrong or missing
@@ -35,6 +36,7 @@ from detectors.errors import DetectorPoolError, told
 __all__ = [
     "AttestationInvalid",
     "CheckpointInvalid",
+    "CheckpointReleased",
     "CoverageIncomplete",
     "DataInvalid",
     "EvidenceError",
@@ -213,6 +215,10 @@ class CheckpointInvalid(LedgerError):
     origin: str
     problem: str
     message = "the checkpoint {origin} cannot be used: {problem}"
+
+
+class CheckpointReleased(CheckpointInvalid):
+    """A checkpoint of records that a retention released: what is left cannot be held against it."""
 
 
 @told

@@ -41,12 +41,14 @@ from compliance.ledger_format import (
     PREFIX,
     PUBLIC,
     RECORD,
+    RELEASED_FORMAT,
     SYSTEM,
     TAG_BYTES,
     Cut,
     Genesis,
     Opened,
     Payload,
+    Release,
     SegmentHeader,
     Signer,
     certificate,
@@ -64,6 +66,7 @@ from compliance.ledger_format import (
     with_checksum,
 )
 from compliance.ledger_keys import KEY_BYTES, NONCE_BYTES, SegmentCipher, make_epoch, unlock, wrap_segment_key
+from compliance.ledger_retention import Keep, Retention, choose, event_of, remove_released
 from compliance.ledger_verify import Chain, last_chain
 from compliance.merkle import Frontier
 from compliance.signing import Checkpoint, SigningKey, signed_note
@@ -105,7 +108,7 @@ class Disk:
         os.ftruncate(descriptor, size_bytes)
 
     def remove(self, path: str) -> None:
-        """Take back a file that a failed write left."""
+        """Take back a file that a failed write left, or give up a segment that a retention released."""
         Path(path).unlink()
 
 
@@ -180,6 +183,7 @@ class Ledger:
         self._patience_s = patience_s
         self._segment: _Segment | None = None
         self._last_record = b""
+        self._released: Release | None = None
         self._stand(chain)
         self._queue: deque[_Ticket] = deque()
         self._queue_lock, self._commit_lock = threading.Lock(), threading.Lock()
@@ -396,6 +400,34 @@ class Ledger:
             new.publish(keys)
             return Receipt(range(first, self.size), self._head)
 
+    def retain(self, keep: Keep) -> Retention | None:
+        """
+        Release old segments: verify, record it, then remove their files.
+
+        Args:
+            keep: What must stay. Whole segments are released, never the last one.
+
+        Returns:
+            What was done; None when all must stay, and nothing was written.
+
+        Raises:
+            LedgerDamaged: The ledger does not verify; nothing was released.
+            LedgerUnwritable: See `append_all`; or a file cannot be removed: that is recorded, and the next opening
+                for writing goes on with it.
+        """
+        with self._commit_lock:
+            self._hold()
+            chosen = choose(self._opened, keep, datetime.datetime.now(datetime.UTC))
+            if chosen is None:
+                return None
+            release, segments, records = chosen
+            self._close_segment()
+            self._released = release
+            payloads = _payloads((event_of(keep, release, segments, records),), _now())
+            index = self._commit([(SYSTEM, payload) for payload in payloads])
+            _ = remove_released(self._opened, release, self._disk)
+            return Retention(segments, records, index, release.checkpoint, self._head)
+
     def release(self) -> None:
         """
         Let other writers in until the next append, which goes on from where they left it.
@@ -429,6 +461,7 @@ class Ledger:
         self._frontier = Frontier(chain.state.size, chain.state.peaks)
         self._link, self._head = chain.state.link, chain.head
         self._number, self._torn = chain.next_number, chain.torn
+        self._released = chain.released
 
     def _hold(self) -> None:
         """
@@ -563,9 +596,10 @@ class Ledger:
         """Return a segment that is not yet a file, and its header."""
         key = os.urandom(KEY_BYTES)
         place = (self._number, self.size, self._epoch.number)
+        form = FORMAT if self._released is None else RELEASED_FORMAT
         header = SegmentHeader(
-            FORMAT, self._opened.origin, self._number, self.size, self._link, self._frontier.peaks, self._torn,
-            _now(), self._signers, self._epoch, wrap_segment_key(self._root_key, key, self._opened, place),
+            form, self._opened.origin, self._number, self.size, self._link, self._frontier.peaks, self._torn, _now(),
+            self._signers, self._epoch, wrap_segment_key(self._root_key, key, self._opened, place), self._released,
         )  # fmt: skip
         path = str(Path(self._opened.folder) / segment_name(self._number))
         return _Segment(header, path, -1, SegmentCipher(key), time.monotonic()), header_frame(header)
@@ -679,7 +713,11 @@ def _keep_apart(folder: Path, keys: Path) -> None:
 
 
 def _settle(opened: Opened, chain: Chain, disk: Disk) -> None:
-    """Make durable what a killed writer may have left in the system's memory, before anything is built upon it."""
+    """
+    Make durable what a killed writer may have left in the system's memory, before anything is built upon it.
+
+    That holds for a retention, too: once it is durable, the removal that it began is finished.
+    """
     try:
         for number in range(max(0, chain.next_number - 1 - len(chain.torn)), chain.next_number):
             descriptor = open_file(opened.folder, segment_name(number))
@@ -690,6 +728,8 @@ def _settle(opened: Opened, chain: Chain, disk: Disk) -> None:
         disk.sync_folder(opened.folder)
     except OSError as problem:
         raise LedgerUnwritable(opened.folder, told(problem)) from problem
+    if chain.released is not None:
+        _ = remove_released(opened, chain.released, disk)
 
 
 def _require_encrypted(folder: Path, key: SigningKey) -> None:

@@ -64,7 +64,7 @@ def export(folder: Path, passphrase: bytes, emit: Callable[[bytes], None], *, pr
     opened, verdict = _verified(folder)
     numbers, _ = segment_numbers(opened.folder)
     roots = unlock(opened, passphrase, epochs_of(opened, numbers))
-    nodes = _nodes(opened, numbers, verdict.records) if proofs else None
+    nodes = _nodes(opened, numbers, verdict) if proofs else None
     for number in numbers:
         sink = _Decryption(opened, roots, number, emit, verdict.records, nodes)
         _walk(opened, number, sink)
@@ -76,7 +76,7 @@ def export(folder: Path, passphrase: bytes, emit: Callable[[bytes], None], *, pr
 def read_record(folder: Path, index: int, passphrase: bytes) -> bytes:
     """Return one record as `export` prints it; raises like `export`, and IndexError if there is none."""
     opened, verdict = _verified(folder)
-    if not 0 <= index < verdict.records:
+    if not verdict.first_index <= index < verdict.records:
         raise IndexError(index)
     numbers, _ = segment_numbers(opened.folder)
     roots = unlock(opened, passphrase, epochs_of(opened, numbers))
@@ -93,7 +93,7 @@ def read_record(folder: Path, index: int, passphrase: bytes) -> bytes:
 def prove(folder: Path, index: int) -> Proof:
     """Return the proof that a record is in the ledger; needs no passphrase. Raises like `read_record`."""
     opened, verdict = _verified(folder)
-    if not 0 <= index < verdict.records:
+    if not verdict.first_index <= index < verdict.records:
         raise IndexError(index)
     numbers, _ = segment_numbers(opened.folder)
     frames: list[bytes] = []
@@ -103,7 +103,7 @@ def prove(folder: Path, index: int) -> Proof:
             if int.from_bytes(record[5:13], "big") == index:
                 frames.append(record)
 
-    nodes = _nodes(opened, numbers, verdict.records, keep)
+    nodes = _nodes(opened, numbers, verdict, keep)
     path = inclusion_proof(nodes, index, verdict.records)
     return Proof(index, verdict.records, frames[0], path, verdict.checkpoint)
 
@@ -167,19 +167,34 @@ def _walk(opened: Opened, number: int, sink: CommitSink) -> None:
         raise LedgerDamaged(opened.folder, report.bad_index or 0, report.problem)
 
 
-def _nodes(opened: Opened, numbers: Sequence[int], size: int, also: CommitSink | None = None) -> Nodes:
-    """Read all leaf hashes, and return a look-up of the hashes of complete subtrees."""
+def _nodes(opened: Opened, numbers: Sequence[int], verdict: Verdict, also: CommitSink | None = None) -> Nodes:
+    """
+    Read all leaf hashes, and return a look-up of the hashes of complete subtrees.
+
+    Of what a retention released, the peaks stand in the first header that is left: no path of a later leaf needs more.
+    """
     leaves: list[bytes] = []
+    begin: list[tuple[bytes, ...]] = []
 
     def keep(header: SegmentHeader, frames: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+        if not begin:
+            begin.append(header.frontier)
         leaves.extend(hashes)
         if also is not None:
             also(header, frames, hashes)
 
     for number in numbers:
         _walk(opened, number, keep)
-    levels = [leaves[:size]]
-    while len(levels[-1]) > 1:
-        pairs = iter(levels[-1])
-        levels.append([node_hash(left, right) for left, right in zip(pairs, pairs, strict=False)])
-    return lambda level, index: levels[level][index]
+    first = verdict.first_index
+    peaks = list(begin[0]) if begin else []
+    assert len(peaks) == first.bit_count(), "one peak for each one-bit of what stands before"
+    nodes = leaves[: verdict.records - first]
+    levels: list[tuple[int, list[bytes]]] = []
+    for level in range(verdict.records.bit_length()):
+        offset = first >> level
+        if offset & 1:
+            nodes, offset = [peaks.pop(), *nodes], offset - 1
+        levels.append((offset, nodes))
+        pairs = iter(nodes)
+        nodes = [node_hash(left, right) for left, right in zip(pairs, pairs, strict=False)]
+    return lambda level, index: levels[level][1][index - levels[level][0]]

@@ -28,7 +28,7 @@ from typing import Final
 import msgspec
 
 from compliance.errors import CheckpointInvalid, KeyUnusable, LedgerDamaged, LedgerMissing, LedgerUnwritable
-from compliance.merkle import EMPTY_ROOT, HASH_BYTES
+from compliance.merkle import EMPTY_ROOT, HASH_BYTES, Frontier
 from compliance.signing import Checkpoint, SigningKey, VerifyingKey, note_text, signed_note
 from detectors.errors import FormatTooNew
 
@@ -38,9 +38,11 @@ __all__ = [
     "Genesis",
     "Opened",
     "Payload",
+    "Release",
     "SegmentHeader",
     "Signer",
     "certificate",
+    "check_release",
     "check_signers",
     "decode_header",
     "encode",
@@ -58,7 +60,8 @@ __all__ = [
     "with_checksum",
 ]
 
-FORMAT = 1
+FORMAT, RELEASED_FORMAT = 1, 2
+"""Of the ledger; of the headers of segments behind a retention, which say what was released."""
 GENESIS, GENESIS_DRAFT, SUFFIX = "genesis", "genesis.draft", ".segment"
 NUMBER_DIGITS = 10
 
@@ -142,7 +145,23 @@ class Cut(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Sha256 of them, 32 bytes."""
 
 
-class SegmentHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Release(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a retention gave up: all segments before one. Verification begins with what is said here of them."""
+
+    number: int
+    """Of the first segment that is kept."""
+    first: int
+    """Index of its first record."""
+    link: bytes
+    """After the last head that was released; it binds every byte that was, so that a copy can be held against it."""
+    frontier: tuple[bytes, ...]
+    """Peaks of the tree over all records that were released."""
+    checkpoint: bytes
+    """That last head: the signed checkpoint of `first` records."""
+    time: str
+
+
+class SegmentHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """What a segment begins with: enough to verify and decrypt it alone."""
 
     format: int
@@ -160,6 +179,8 @@ class SegmentHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epoch: Epoch
     wrapped_key: bytes
     """12 bytes nonce, then AES-256-GCM of the segment's key under the epoch's root key."""
+    released: Release | None = None
+    """The last retention before it or with it; absent in a ledger that still has all of its segments."""
 
 
 class Payload(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -303,7 +324,7 @@ def decode_header(data: bytes) -> SegmentHeader | None:
         return None
     sound = (
         encode(header) == data
-        and header.format == FORMAT
+        and header.format == (FORMAT if header.released is None else RELEASED_FORMAT)
         and header.number >= 0
         and 0 <= header.first < MAX_RECORDS
         and len(header.previous) == HASH_BYTES
@@ -314,6 +335,7 @@ def decode_header(data: bytes) -> SegmentHeader | None:
         and 1 <= len(header.signers) <= MAX_SIGNERS
         and len(header.wrapped_key) == WRAPPED_BYTES
         and sound_epoch(header.epoch)
+        and (header.released is None or _sound_release(header, header.released))
     )
     return header if sound else None
 
@@ -372,6 +394,19 @@ def check_signers(origin: str, first_key: bytes, signers: tuple[Signer, ...]) ->
     return None
 
 
+@lru_cache(maxsize=64)
+def check_release(origin: str, signers: tuple[Signer, ...], release: Release) -> str | None:
+    """Return what is wrong with what a header says of a retention, or None."""
+    expected = Checkpoint(origin, release.first, Frontier(release.first, release.frontier).root()).text()
+    for signer in signers:
+        try:
+            text = note_text(release.checkpoint, origin, VerifyingKey.from_raw(signer.public_key), "of the retention")
+        except (CheckpointInvalid, ValueError):
+            continue
+        return None if text == expected else "the checkpoint of its retention is not of the records before"
+    return "the checkpoint of its retention is not signed by a key of this ledger"
+
+
 def sound_epoch(epoch: Epoch) -> bool:
     """Tell whether an epoch's numbers and lengths are those that this release writes and derives from."""
     return (
@@ -381,6 +416,17 @@ def sound_epoch(epoch: Epoch) -> bool:
         and len(epoch.salt) == SALT_BYTES
         and len(epoch.wrapped_root) == WRAPPED_BYTES
         and len(epoch.previous_root) == (WRAPPED_BYTES if epoch.number else 0)
+    )
+
+
+def _sound_release(header: SegmentHeader, release: Release) -> bool:
+    return (
+        0 < release.number <= header.number
+        and 0 < release.first <= header.first
+        and len(release.link) == HASH_BYTES
+        and len(release.frontier) == release.first.bit_count()
+        and all(len(peak) == HASH_BYTES for peak in release.frontier)
+        and len(release.checkpoint) == head_note_bytes(header.origin, release.first)
     )
 
 

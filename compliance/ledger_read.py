@@ -21,6 +21,7 @@ from compliance.ledger_format import (
     BEGIN,
     CHECKSUM_BYTES,
     CHECKSUM_RESIDUE,
+    FORMAT,
     HEAD,
     IRREGULAR,
     MAX_BODY_BYTES,
@@ -31,12 +32,14 @@ from compliance.ledger_format import (
     PREFIX,
     PUBLIC,
     RECORD,
+    RELEASED_FORMAT,
     SHORT_PREFIX,
     SYSTEM,
     Cut,
     Epoch,
     Opened,
     SegmentHeader,
+    check_release,
     check_signers,
     decode_header,
     encode,
@@ -50,7 +53,18 @@ from compliance.ledger_format import (
 from compliance.merkle import Frontier, leaf_hash
 from compliance.signing import Checkpoint, VerifyingKey, note_text
 
-__all__ = ["ChainState", "CommitSink", "SegmentReport", "begins_like_a_header", "epochs_of", "read_segment"]
+__all__ = [
+    "MISSING",
+    "ChainState",
+    "CommitSink",
+    "SegmentReport",
+    "begins_like_a_header",
+    "epochs_of",
+    "read_header",
+    "read_segment",
+]
+
+MISSING = "the segment is missing"
 
 CHUNK_BYTES = 1 << 20
 MAX_HEAD_LINE_BYTES = 512
@@ -117,7 +131,7 @@ def read_segment(
     try:
         descriptor = open_file(opened.folder, segment_name(number))
     except FileNotFoundError:
-        return _failed(number, None, "the segment is missing")
+        return _failed(number, None, MISSING)
     except OSError as problem:
         if problem.errno in IRREGULAR:
             return _failed(number, None, f"the segment is a link or no regular file ({told(problem)})")
@@ -133,7 +147,7 @@ def read_segment(
         return strict.report()
 
 
-def _read_header(opened: Opened, number: int) -> SegmentHeader | None:
+def read_header(opened: Opened, number: int) -> SegmentHeader | None:
     """Return a segment's header alone, or None when it has none that can be read."""
     try:
         with os.fdopen(open_file(opened.folder, segment_name(number)), "rb") as file:
@@ -148,22 +162,29 @@ def _read_header(opened: Opened, number: int) -> SegmentHeader | None:
 
 def epochs_of(opened: Opened, numbers: Sequence[int]) -> dict[int, Epoch]:
     """Return all key epochs that the genesis and the headers name."""
-    epochs = {0: opened.genesis.epoch}
+    epochs = {}
+    if not numbers or numbers[0] == 0:  # a retention may have released the first, and whole epochs with it
+        epochs[0] = opened.genesis.epoch
     for number in numbers:
-        header = _read_header(opened, number)
+        header = read_header(opened, number)
         if header is not None:
             epochs[header.epoch.number] = header.epoch
-    return epochs
+    return epochs or {0: opened.genesis.epoch}
 
 
 def begins_like_a_header(stub: bytes, number: int, before: ChainState, opened: Opened, cuts: Sequence[Cut]) -> bool:
-    """Tell whether a file that ends before its header does can be what a writer in that state began to write."""
+    """
+    Tell whether a file that ends before its header does can be what a writer in that state began to write.
+
+    It may have begun with a retention; that is neither more nor less than any commit that was never acknowledged.
+    """
     length = int.from_bytes(stub[1:5].ljust(4, b"\0"), "big")
     if not BEGIN.startswith(stub[:1]) or length > MAX_HEADER_BYTES or len(stub) > SHORT_PREFIX.size + MAX_HEADER_BYTES:
         return False
     text = stub[SHORT_PREFIX.size :]
+    behind = text.startswith(b'{"format":%d' % RELEASED_FORMAT)
     fields = {
-        "format": opened.genesis.format,
+        "format": RELEASED_FORMAT if behind else FORMAT,
         "origin": opened.origin,
         "number": number,
         "first": before.size,
@@ -237,6 +258,8 @@ class _SegmentReader:
         if header is None or header.origin != self._opened.origin or header.number != self._number:
             raise _Damaged(None, "its header is not one of this ledger in this place")
         problem = check_signers(self._opened.origin, self._opened.genesis.public_key, header.signers)
+        if problem is None and header.released is not None:
+            problem = check_release(self._opened.origin, header.signers, header.released)
         if problem is not None:
             raise _Damaged(None, problem)
         self._header = header

@@ -4,12 +4,16 @@ A whole ledger verified: self-consistency of every byte, and anchors that the ca
 Needs no passphrase, never writes, follows no link. Segments are read side by side, by processes of this module; then
 their joints are checked one after another. What the folder's own bytes cannot show (a consistent older copy, a removed
 last segment, a rewrite under another key) only an anchor shows, so a verdict without one says that it is not anchored.
+
+Where a retention released old segments, the walk begins with what its signed header says of them; a segment that is
+missing and was not released is missing, whoever removed it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import subprocess
 import sys
@@ -19,11 +23,19 @@ from typing import Literal
 
 import msgspec
 
-from compliance.errors import CheckpointInvalid, KeyUnusable, LedgerDamaged, LedgerLocked, LedgerUnwritable
+from compliance.errors import (
+    CheckpointInvalid,
+    CheckpointReleased,
+    KeyUnusable,
+    LedgerDamaged,
+    LedgerLocked,
+    LedgerUnwritable,
+)
 from compliance.ledger_format import (
     Cut,
     Epoch,
     Opened,
+    Release,
     SegmentHeader,
     Signer,
     read_genesis,
@@ -32,11 +44,18 @@ from compliance.ledger_format import (
     told,
 )
 from compliance.ledger_keys import SegmentCipher, unlock, unwrap_segment_key
-from compliance.ledger_read import ChainState, SegmentReport, begins_like_a_header, epochs_of, read_segment
+from compliance.ledger_read import (
+    MISSING,
+    ChainState,
+    SegmentReport,
+    begins_like_a_header,
+    epochs_of,
+    read_segment,
+)
 from compliance.merkle import EMPTY_ROOT, Frontier
 from compliance.signing import Checkpoint, VerifyingKey, note_text
 
-__all__ = ["Chain", "Verdict", "chain_of", "last_chain", "start_of", "verify"]
+__all__ = ["Chain", "Released", "Verdict", "beginning", "begun", "chain_of", "last_chain", "start_of", "verify"]
 
 MAX_ANCHOR_BYTES = 64 << 10
 ALONE_BYTES = 16 << 20
@@ -44,6 +63,18 @@ ALONE_BYTES = 16 << 20
 
 VerdictName = Literal["intact", "tampered", "recoverable", "busy", "auth", "io"]
 EXIT_CODES: Mapping[VerdictName, int] = {"intact": 0, "tampered": 1, "recoverable": 4, "busy": 5, "auth": 6, "io": 7}
+
+
+class Released(msgspec.Struct, frozen=True):
+    """What the last retention gave up; it cannot be verified any more, but copies of it can be held against this."""
+
+    segments: int
+    """Those before this number."""
+    records: int
+    """Those before this index."""
+    time: str
+    checkpoint: str
+    """The signed checkpoint of exactly these records."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -62,6 +93,9 @@ class Verdict(msgspec.Struct, frozen=True):
     anchored: bool
     """Whether it was held against a key or a checkpoint that the caller brought."""
     segments: int
+    first_index: int = 0
+    """The first record that is here; those before it were released by a retention."""
+    released: Released | None = None
 
     @property
     def exit_code(self) -> int:
@@ -81,6 +115,10 @@ class Chain(msgspec.Struct, frozen=True):
     problem: str | None
     bad_index: int | None
     roots: dict[int, bytes]
+    released: Release | None = None
+    """The last retention that was read of."""
+    first: int = 0
+    """Where it begins."""
 
 
 class _Anchors(msgspec.Struct, frozen=True):
@@ -122,6 +160,7 @@ def verify(
         LedgerMissing: There is no ledger.
         KeyUnusable: `public_key` is no key.
         CheckpointInvalid: `checkpoint` is empty, damaged, forged, or of another ledger of the same key.
+        CheckpointReleased: `checkpoint` lies before what a retention kept.
         FormatTooNew: A newer release wrote it.
     """
     anchors = _read_anchors(public_key, checkpoint)
@@ -158,14 +197,16 @@ def chain_of(opened: Opened, reports: Sequence[SegmentReport], begin: Chain | No
     Args:
         opened: The ledger.
         reports: Of segments, in order.
-        begin: What stands before the first of them; the genesis when absent.
+        begin: What stands before the first of them; the genesis, or a retention, when absent.
 
     Returns:
         The chain up to the first joint that does not hold, with its problem.
     """
-    chain = begin or start_of(opened)
+    chain = begin or beginning(opened, reports)
+    told = [report.header.released for report in reports if report.header is not None and report.problem is None]
+    releases = {release.number: release for release in told if release is not None}
     for place, report in enumerate(reports):
-        problem = _problem_of_joint(opened, chain, report)
+        problem = _problem_of_joint(opened, chain, report, releases.get(report.number))
         if problem is not None:
             bad = _blamed(opened, chain, reports, place)
             return msgspec.structs.replace(chain, problem=f"segment {report.number}: {problem}", bad_index=bad)
@@ -175,9 +216,71 @@ def chain_of(opened: Opened, reports: Sequence[SegmentReport], begin: Chain | No
         else:
             chain = Chain(
                 end, report.head, header.signers, header.epoch, report.number + 1, tail, None, None,
-                {**chain.roots, **report.roots},
+                {**chain.roots, **report.roots}, header.released, chain.first,
             )  # fmt: skip
     return chain
+
+
+def beginning(opened: Opened, reports: Sequence[SegmentReport]) -> Chain:
+    """
+    Return what stands before the first segment that is there: nothing, or what a retention released.
+
+    Args:
+        opened: The ledger.
+        reports: Of all of its segments, in order.
+
+    Returns:
+        Where the ledger must begin. Without word of a retention that is the genesis, whatever is missing.
+    """
+    start = start_of(opened)
+    headers = [report.header for report in reports if report.header is not None]
+    if not headers or reports[0].number == 0:
+        return start
+    header, number = headers[0], reports[0].number
+    release = _told_release(reports)
+    if release is None and all(report.header is not None or report.problem is None for report in reports):
+        return start
+    # Where the only header that could tell of a retention is damaged, that must be blamed, and not the beginning.
+    return begun(opened, header, number, release)
+
+
+def begun(opened: Opened, header: SegmentHeader, number: int, release: Release | None) -> Chain:
+    """
+    Return what stands before a segment that is not the first one.
+
+    Args:
+        opened: The ledger.
+        header: The first one that is there.
+        number: Of the first segment that is there; it may have been torn before it had a header.
+        release: What was released. A removal that was not finished leaves more, and that speaks for itself.
+    """
+    state = ChainState(header.first, header.previous, header.frontier)
+    if release is not None and number >= release.number:
+        state, number = ChainState(release.first, release.link, release.frontier), release.number
+    start = start_of(opened)
+    return msgspec.structs.replace(
+        start, state=state, signers=header.signers, epoch=header.epoch, next_number=number,
+        head=start.head if release is None else release.checkpoint,
+        torn=tuple(cut for cut in header.cuts if cut.number < number), roots={0: EMPTY_ROOT, **_roots_of_peaks(state)},
+        released=header.released, first=state.size,
+    )  # fmt: skip
+
+
+def _told_release(reports: Sequence[SegmentReport]) -> Release | None:
+    """Return the last retention that any header tells of."""
+    told = [report.header.released for report in reports if report.header is not None]
+    return next((release for release in reversed(told) if release is not None), None)
+
+
+def _roots_of_peaks(state: ChainState) -> dict[int, bytes]:
+    """Return the roots of the earlier trees that the peaks of one show: of those whose peaks are its first ones."""
+    roots, size = dict[int, bytes](), 0
+    levels = [level for level in range(state.size.bit_length() - 1, -1, -1) if state.size >> level & 1]
+    for place, level in enumerate(levels):
+        size += 1 << level
+        roots[size] = Frontier(size, state.peaks[: place + 1]).root()
+    assert size == state.size, "all peaks together are the tree"
+    return roots
 
 
 def last_chain(opened: Opened) -> Chain:
@@ -193,7 +296,8 @@ def last_chain(opened: Opened) -> Chain:
         raise LedgerDamaged(
             opened.folder, 0, f"it holds what is not of the ledger: {', '.join(map(repr, strange[:5]))}"
         )
-    if numbers != list(range(len(numbers))):
+    lowest = numbers[0] if numbers else 0
+    if numbers != list(range(lowest, lowest + len(numbers))):
         raise LedgerDamaged(opened.folder, 0, "a segment is missing")
     reports: list[SegmentReport] = []
     try:
@@ -210,9 +314,12 @@ def last_chain(opened: Opened) -> Chain:
         state = ChainState(header.first, header.previous, header.frontier)
         begin = msgspec.structs.replace(
             start_of(opened), state=state, signers=header.signers, epoch=header.epoch, next_number=header.number,
-            torn=header.cuts,
+            torn=header.cuts, released=header.released,
         )  # fmt: skip
-    chain = chain_of(opened, reports, begin)
+    chain = chain_of(opened, reports, begin or start_of(opened))
+    kept_number, kept_first = (0, 0) if chain.released is None else (chain.released.number, chain.released.first)
+    if chain.problem is None and lowest > kept_number:
+        raise LedgerDamaged(opened.folder, kept_first, f"segment {kept_number} is missing, and was not released")
     if chain.problem is not None:
         bad = chain.state.size if chain.bad_index is None else chain.bad_index
         raise LedgerDamaged(opened.folder, bad, chain.problem)
@@ -230,12 +337,12 @@ def _trusted_key(text: bytes, file: str) -> VerifyingKey:
 
 
 # p10: ignore[R10] a check that answers as soon as it knows reads better than one that nests by the maintainers
-def _problem_of_joint(opened: Opened, chain: Chain, report: SegmentReport) -> str | None:
+def _problem_of_joint(opened: Opened, chain: Chain, report: SegmentReport, release: Release | None) -> str | None:
     if report.problem is not None:
         return report.problem
     header = report.header
     if report.number != chain.next_number:
-        return f"segment {chain.next_number} is missing"
+        return f"segment {chain.next_number} is missing, and was not released"
     if header is None:
         fits = begins_like_a_header(report.stub, report.number, chain.state, opened, chain.torn)
         return None if fits else "its header is not the beginning of one that could stand here"
@@ -245,7 +352,20 @@ def _problem_of_joint(opened: Opened, chain: Chain, report: SegmentReport) -> st
         return "it does not follow the records before it"
     if header.cuts != chain.torn:
         return "it does not account for the bytes after the last head before it"
-    return _problem_of_keys(chain, header)
+    if release is not None and (header.first, header.previous, header.frontier) != (
+        release.first, release.link, release.frontier
+    ):  # fmt: skip
+        return "it does not begin where the retention says that it does"
+    return _problem_of_retention(chain, header) or _problem_of_keys(chain, header)
+
+
+def _problem_of_retention(chain: Chain, header: SegmentHeader) -> str | None:
+    before, now = chain.released, header.released
+    if before is not None and now is None:
+        return "it does not know of the retention before it"
+    if before is not None and now is not None and now != before and now.number <= before.number:
+        return "it tells of another retention than the one before it"
+    return None
 
 
 def _problem_of_keys(chain: Chain, header: SegmentHeader) -> str | None:
@@ -335,7 +455,7 @@ def _verdict(opened: Opened, anchors: _Anchors, passphrase: bytes | None, proces
     numbers, strange = segment_numbers(opened.folder)
     root_keys, locked = _root_keys(opened, numbers, passphrase)
     wanted = (claimed.size,) if claimed is not None else ()
-    chain = chain_of(opened, _reports(_Job(opened, tuple(numbers), wanted, root_keys), processes))
+    chain = chain_of(opened, _present(_reports(_Job(opened, tuple(numbers), wanted, root_keys), processes)))
     problem, bad = chain.problem, chain.bad_index
     if problem is None and strange:
         problem = f"the folder holds what is not of the ledger: {', '.join(map(repr, strange[:5]))}"
@@ -356,8 +476,24 @@ def _verdict(opened: Opened, anchors: _Anchors, passphrase: bytes | None, proces
     anchored = named != "tampered" and (anchors.key is not None or anchors.note is not None)
     root = Frontier(chain.state.size, chain.state.peaks).root().hex()
     return Verdict(
-        named == "intact", named, chain.state.size, bad, problem, root, chain.head.decode(), anchored, len(numbers)
-    )
+        named == "intact", named, chain.state.size, bad, problem, root, chain.head.decode(), anchored, len(numbers),
+        chain.first, _released(chain.released),
+    )  # fmt: skip
+
+
+def _released(release: Release | None) -> Released | None:
+    if release is None:
+        return None
+    return Released(release.number, release.first, release.time, release.checkpoint.decode())
+
+
+def _present(reports: Sequence[SegmentReport]) -> Sequence[SegmentReport]:
+    """Leave out segments that a retention removed between the listing of the folder and their reading."""
+    release = _told_release(reports)
+    if release is None:
+        return reports
+    vanished = itertools.takewhile(lambda report: report.problem == MISSING and report.number < release.number, reports)
+    return reports[sum(1 for _ in vanished) :]
 
 
 def _refused(verdict: VerdictName, problem: str, index: int | None = None) -> Verdict:
@@ -382,6 +518,12 @@ def _problem_of_checkpoint(
     if claimed.size > chain.state.size:
         missing = f"the checkpoint is of {claimed.size} records, {chain.state.size} are here: the others were removed"
         return missing, chain.state.size
+    if claimed.size < chain.first and claimed.size not in chain.roots:
+        raise CheckpointReleased(
+            anchors.file,
+            f"it is of {claimed.size} records and lies before the retained part, which begins with record "
+            f"{chain.first}; a checkpoint of {chain.first} records or more anchors it",
+        )
     if chain.roots.get(claimed.size) != claimed.root:
         return f"the first {claimed.size} records are not those of the checkpoint", None
     return None, None

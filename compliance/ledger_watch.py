@@ -3,8 +3,9 @@ A ledger watched while it grows: each look verifies the records that are new, fr
 
 A look reads the active segment behind the last verified head, and the stat of others. What it cannot take at once is no
 verdict of its own: `ledger_verify` is asked, with the last verified head as its anchor, so that a rollback to a
-consistent older copy is seen, too. A segment is read a second time, whole, when it is closed. In-place edits of old
-bytes of the active segment are seen then, at the first look after an edit without an append, and by `look(whole=True)`.
+consistent older copy is seen, too; so it is when a retention removed old segments. A segment is read a second time,
+whole, when it is closed. In-place edits of old bytes of the active segment are seen then, at the first look after an
+edit without an append, and by `look(whole=True)`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from compliance.errors import CheckpointInvalid, LedgerDamaged, LedgerError, LedgerMissing
+from compliance.errors import CheckpointInvalid, CheckpointReleased, LedgerDamaged, LedgerError, LedgerMissing
 from compliance.ledger_format import (
     CHECKSUM_BYTES,
     CHECKSUM_RESIDUE,
@@ -25,9 +26,7 @@ from compliance.ledger_format import (
     MAX_BODY_BYTES,
     MAX_COMMIT_BYTES,
     PREFIX,
-    RECORD,
     SHORT_PREFIX,
-    SYSTEM,
     Opened,
     SegmentHeader,
     head_note_bytes,
@@ -38,8 +37,8 @@ from compliance.ledger_format import (
     segment_name,
     segment_numbers,
 )
-from compliance.ledger_read import ChainState, read_segment
-from compliance.ledger_verify import Chain, Verdict, VerdictName, chain_of, start_of, verify
+from compliance.ledger_read import RECORD_KINDS, ChainState, read_header, read_segment
+from compliance.ledger_verify import Chain, Verdict, VerdictName, begun, chain_of, last_chain, start_of, verify
 from compliance.merkle import Frontier, leaf_hash
 from compliance.signing import Checkpoint, VerifyingKey, note_text
 
@@ -119,7 +118,7 @@ class LedgerWatch:
         self._active: _Active | None = None
         self._stats: dict[int, Stat] = {}
         self._next_stat = 0
-        self._told = 0
+        self._told = self._lowest = 0
         self._failing: LedgerState | None = None
         self._looks_left = 0
 
@@ -162,12 +161,16 @@ class LedgerWatch:
             verdict = verify(self._folder, public_key=self._public_key, checkpoint=self._checkpoint)
             if verdict.verdict not in {"intact", "recoverable", "busy"}:
                 return self._failed(verdict)
+        return self._read_all()
+
+    def _read_all(self) -> LedgerState:
+        """Verify segment by segment, to know where they end; raises _Doubtful."""
         opened = read_genesis(str(self._folder))
         numbers, strange = segment_numbers(opened.folder)
-        chain = start_of(opened)
-        self._stats, self._active = {}, None
-        if strange or numbers != list(range(len(numbers))):
-            return self._failed(verify(self._folder))
+        chain = _start(opened, numbers)
+        self._stats, self._active, self._lowest = {}, None, chain.next_number
+        if strange or not self._follow(numbers):
+            raise _Doubtful
         for number in numbers:
             chain = self._read_on(opened, chain, number)
         assert chain.problem is None, "a chain that does not hold is doubtful"
@@ -193,13 +196,13 @@ class LedgerWatch:
         if read_genesis(opened.folder).link != opened.link:
             raise _Doubtful
         numbers, strange = segment_numbers(opened.folder)
-        if strange or numbers != list(range(len(numbers))) or len(numbers) < chain.next_number:
+        if strange or not self._follow(numbers) or self._lowest + len(numbers) < chain.next_number:
             raise _Doubtful
         active, last = self._active, chain.next_number - 1
-        self._compare_stats([number for number in numbers[: max(last, 0)] if number in self._stats])
+        self._compare_stats([number for number in numbers if number < last and number in self._stats])
         if active is not None and active.number == last:
             chain = self._chain = self._grown(opened, chain, active)
-            if len(numbers) > chain.next_number:
+            if numbers[-1] >= chain.next_number:
                 # It is closed: read it once more, whole, so that an edit of its older bytes does not stay unseen.
                 again = self._read_on(opened, active.before, active.number)
                 if again.state != chain.state:
@@ -207,9 +210,13 @@ class LedgerWatch:
                 chain = again
         elif last >= 0 and _stat(opened.folder, last) != self._stats.get(last):
             raise _Doubtful  # a file that had no head yet
-        for number in numbers[chain.next_number :]:
+        for number in numbers[chain.next_number - self._lowest :]:
             chain = self._read_on(opened, chain, number)
         self._chain = chain
+
+    def _follow(self, numbers: list[int]) -> bool:
+        """Tell whether the segments follow one another from where the ledger begins."""
+        return numbers == list(range(self._lowest, self._lowest + len(numbers)))
 
     def _grown(self, opened: Opened, chain: Chain, active: _Active) -> Chain:
         stat = _stat(opened.folder, active.number)
@@ -260,6 +267,9 @@ class LedgerWatch:
                 _ = checkpoint.write_bytes(known.head)
             try:
                 verdict = verify(self._folder, public_key=self._public_key, checkpoint=checkpoint)
+            except CheckpointReleased:
+                # A retention went further than was verified here. That this ledger's key signed it is all that is left.
+                verdict = verify(self._folder, public_key=self._public_key)
             except CheckpointInvalid as problem:
                 # Ours was of this ledger when it was taken, so what is here now is another one.
                 return self._refused("tampered", f"it is no longer the ledger that was watched: {problem}")
@@ -268,14 +278,14 @@ class LedgerWatch:
         if not verdict.ok:
             return self._failed(verdict)
         try:
-            return self._begin()
+            return self._read_all()
         except _Doubtful:
             return self._waiting("it changed while it was read; the next look reads it again")
 
     def _intact(self) -> LedgerState:
         chain = self._chain
         assert chain is not None, "something was verified"
-        new, self._told = chain.state.size - self._told, chain.state.size
+        new, self._told = chain.state.size - max(self._told, chain.first), chain.state.size
         assert new >= 0, "a ledger only grows"
         return LedgerState(True, "intact", self._told, new, None, chain.head.decode())
 
@@ -297,6 +307,18 @@ class LedgerWatch:
         if verdict == "tampered":
             self._failing, self._looks_left = state, LOOKS_TAMPERED
         return state
+
+
+def _start(opened: Opened, numbers: list[int]) -> Chain:
+    """Return what stands before the first segment that is there; raises _Doubtful where that cannot be told."""
+    if not numbers or numbers[0] == 0:
+        return start_of(opened)
+    release = last_chain(opened).released
+    headers = (read_header(opened, number) for number in numbers)
+    first = next((header for header in headers if header is not None), None)
+    if first is None or release is None:
+        raise _Doubtful
+    return begun(opened, first, numbers[0], release)
 
 
 def _stat(folder: str, number: int) -> Stat:
@@ -334,7 +356,7 @@ def _commits(data: bytes, opened: Opened, chain: Chain, active: _Active) -> tupl
             frame = data[position:stop]
             state, head = _closed(frame, opened, state, (link, leaves), active)
             link, leaves, taken = state.link, [], stop
-        elif kind in {RECORD, SYSTEM}:
+        elif kind in RECORD_KINDS:
             stop = position + PREFIX.size + length + CHECKSUM_BYTES
             if length > MAX_BODY_BYTES:
                 raise _Doubtful

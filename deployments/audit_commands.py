@@ -19,6 +19,7 @@ from detectors.errors import UsageError
 
 if TYPE_CHECKING:
     from compliance.ledger import Ledger
+    from compliance.ledger_verify import Verdict
     from deployments.settings import Settings
 
 __all__ = ["audit_app", "print_answer"]
@@ -108,7 +109,7 @@ def show(
         else:
             _print(read_record(ledger, index, _settings(passphrase_file, needed=True, ledger=ledger)[1]))
     except IndexError as problem:
-        raise UsageError(f"the ledger {ledger} has no record {index}") from problem
+        raise UsageError(f"the ledger {ledger} has no record {index}; `audit show` says which it has") from problem
 
 
 @audit_app.command("verify", epilog="Example: detector-pool audit verify --ledger DIR --public-key auditors-copy.pem")
@@ -137,7 +138,7 @@ def verify(
         else "self-consistent only; give --public-key or --checkpoint to see a rollback, a cut end or another key"
     )
     if verdict.ok:
-        text = f"intact: {verdict.records} records, {trust}"
+        text = f"intact: {verdict.records} records, {trust}" if verdict.released is None else _retained(verdict, trust)
     else:
         at = "" if verdict.first_bad_index is None else f" at record {verdict.first_bad_index}"
         text = f"{verdict.verdict.upper()}{at}: {verdict.problem}"
@@ -227,6 +228,61 @@ def rotate(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by
     print_answer(shown, f"record {receipt.index}; the new public key is {place / 'public-key.pem'}", json=json)
 
 
+@audit_app.command("retain", epilog="Example: detector-pool audit retain --ledger DIR --keep-days 400")
+def retain(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
+    ledger: LedgerFolder,
+    keep_days: Annotated[
+        int | None, typer.Option(metavar="N", help="Keep every segment with a record of the last N days.")
+    ] = None,
+    keep_records: Annotated[
+        int | None, typer.Option(metavar="N", help="Keep the newest N records or more; with --keep-days, both.")
+    ] = None,
+    keys: Keys = None,
+    passphrase_file: PassphraseFile = None,
+    json: Json = False,
+) -> None:
+    """
+    Release old whole segments: verify all, record what goes and its signed checkpoint, then remove the files.
+
+    What is left verifies from there on, and proofs of its records hold. Copy the folder before where what goes must be
+    readable later: the copy verifies by itself.
+    """
+    from compliance.ledger_retention import Keep
+
+    keep = Keep(keep_records, keep_days)
+    with _opened(ledger, keys, passphrase_file) as opened:
+        done = opened.retain(keep)
+        shown = {
+            "released_segments": 0 if done is None else len(done.segments),
+            "released_records": 0 if done is None else len(done.records),
+            "first_index": None if done is None else done.records.stop,
+            "index": None if done is None else done.index,
+            "records": opened.size,
+            "checkpoint": None if done is None else done.checkpoint.decode(),
+        }
+    text = (
+        "nothing is old enough: all segments stay"
+        if done is None
+        else f"records {done.records[0]} to {done.records[-1]} ({len(done.segments)} segments) are released; record "
+        f"{done.index} says so, and the ledger begins with record {done.records.stop} under the checkpoint\n"
+        f"{done.checkpoint.decode().rstrip()}"
+    )
+    print_answer(shown, text, json=json)
+
+
+def _retained(verdict: Verdict, trust: str) -> str:
+    """Say what is there and what is not, of a ledger that begins later than it did."""
+    released = verdict.released
+    assert released is not None, "it is asked about a retention"
+    left = "" if verdict.first_index >= released.records else "; their removal is not finished, the next writer does it"
+    return (
+        f"intact from record {verdict.first_index} on: {verdict.records - verdict.first_index} records verified, "
+        f"{trust}\nreleased by the retention of {released.time}: the {released.records} records before record "
+        f"{released.records}, in {released.segments} segments{left}; what they were is bound by the checkpoint\n"
+        f"{released.checkpoint.rstrip()}"
+    )
+
+
 def _settings(file: Path | None, *, needed: bool, ledger: Path | None = None) -> tuple[Settings, bytes]:
     """Return the settings, and the passphrase (empty when there is none and none is needed)."""
     from deployments.settings import Settings
@@ -307,7 +363,8 @@ def _summary(ledger: Path) -> dict[str, Any]:
         "origin": opened.origin,
         "created": opened.genesis.created,
         "records": chain.state.size,
-        "segments": chain.next_number,
+        "segments": chain.next_number - (0 if chain.released is None else chain.released.number),
+        "first_index": 0 if chain.released is None else chain.released.first,
         "segment_records": opened.genesis.segment_records,
         "root": Frontier(chain.state.size, chain.state.peaks).root().hex(),
         "key": hashlib.sha256(public.raw).hexdigest(),

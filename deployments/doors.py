@@ -61,6 +61,7 @@ DOORS: Mapping[str, Door] = {
     "audit append": Door("administer", "ledger", "ledger"),
     "audit recover": Door("administer", "ledger", "ledger"),
     "audit rotate": Door("administer", "ledger", "ledger"),
+    "audit retain": Door("administer", "ledger", "ledger"),
     "audit show": Door("read", "ledger", "ledger"),
     "audit export": Door("read", "ledger", "ledger"),
     "audit verify": Door("verify", "ledger", "ledger"),

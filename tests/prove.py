@@ -51,8 +51,12 @@ def main() -> int:
         ("ledger attacks caught without an anchor", partial(_ledger_attacks, "none")),
         ("ledger attacks caught by --public-key only", partial(_ledger_attacks, "public key")),
         ("ledger attacks caught by --checkpoint only", partial(_ledger_attacks, "checkpoint")),
+        ("attacks on a retained ledger caught without one", partial(_ledger_attacks, "none", retained=True)),
+        ("attacks on a retained ledger by --checkpoint", partial(_ledger_attacks, "checkpoint", retained=True)),
+        ("bit flips in a retained ledger caught", partial(_ledger_flips, retained=True)),
         ("ledger cut at every byte of its last segment", _ledger_truncations),
         ("ledger writers stopped at each system call", _ledger_stops),
+        ("retentions stopped at each system call", _retention_stops),
         ("ledger writers killed by kill -9", _ledger_kills),
     ):
         if name not in state:
@@ -61,7 +65,7 @@ def main() -> int:
     for name, (held, asked) in state.items():
         low, high = wilson(held, asked)
         sys.stdout.write(
-            f"{name:45} {held:6} of {asked:6} ({held / asked:.2%}; 95 % interval {low:.2%} to {high:.2%})\n"
+            f"{name:48} {held:6} of {asked:6} ({held / asked:.2%}; 95 % interval {low:.2%} to {high:.2%})\n"
         )
     return 0 if all(held == asked for held, asked in state.values()) else 1
 
@@ -219,19 +223,22 @@ def _counted(answers: Iterable[str | None]) -> tuple[int, int]:
     return held, asked
 
 
-def _ledger_flips() -> tuple[int, int]:
+def _ledger_flips(*, retained: bool = False) -> tuple[int, int]:
     from tests.faults import tampering
 
+    build = tampering.build_retained if retained else tampering.build
     with tempfile.TemporaryDirectory() as scratch:
-        return _counted(tampering.flips(tampering.build(Path(scratch)), SEED, LEDGER_FLIPS))
+        return _counted(tampering.flips(build(Path(scratch)), SEED, LEDGER_FLIPS))
 
 
-def _ledger_attacks(anchor: str) -> tuple[int, int]:
+def _ledger_attacks(anchor: str, *, retained: bool = False) -> tuple[int, int]:
     from tests.faults import tampering
 
+    build = tampering.build_retained if retained else tampering.build
+    attacks = tampering.ATTACKS_AFTER_RETENTION if retained else tampering.ATTACKS
     with tempfile.TemporaryDirectory() as scratch:
-        sample = tampering.build(Path(scratch))
-        chosen = [attack for attack in tampering.ATTACKS if attack.anchor == anchor]
+        sample = build(Path(scratch))
+        chosen = [attack for attack in attacks if attack.anchor == anchor]
 
         def each() -> Iterator[str | None]:
             for number, attack in enumerate(chosen):
@@ -241,7 +248,10 @@ def _ledger_attacks(anchor: str) -> tuple[int, int]:
                 sys.stdout.write(f"  {attack.name:38} {anchor:10} {'caught' if told is None else 'MISSED'}\n")
                 yield told
 
-        return _counted(each())
+        caught, asked = _counted(each())
+    anchored = "the folder alone" if anchor == "none" else f"a {anchor} kept elsewhere"
+    sys.stdout.write(f"caught {caught} of {asked} by {anchored}{' (after a retention)' if retained else ''}\n")
+    return caught, asked
 
 
 def _ledger_truncations() -> tuple[int, int]:
@@ -263,6 +273,22 @@ def _ledger_stops() -> tuple[int, int]:
             ledger_crashes.missed_after_a_stop(base, keys, Path(scratch), stop, how)
             for how in ledger_crashes.HOWS
             for stop in range(1, calls + 1)
+        )
+
+
+def _retention_stops() -> tuple[int, int]:
+    from tests.faults import ledger_crashes
+
+    with tempfile.TemporaryDirectory() as scratch:
+        base, keys, counted = Path(scratch) / "base", Path(scratch) / "keys", Path(scratch) / "counted"
+        events = ledger_crashes.start_retention(base, keys)
+        shutil.copytree(base, counted)
+        disk = ledger_crashes.FailingDisk(0, "crash")
+        ledger_crashes.retain(counted, keys, disk)
+        return _counted(
+            ledger_crashes.missed_after_a_stopped_retention(base, keys, events, (Path(scratch), stop, how))
+            for how in ledger_crashes.HOWS
+            for stop in range(1, disk.calls + 1)
         )
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from compliance.errors import LedgerUnwritable
 from compliance.ledger import Disk, Ledger
 from compliance.ledger_export import export
+from compliance.ledger_retention import Keep
 from compliance.ledger_verify import verify
 
 PASSPHRASE = b"correct horse"
@@ -40,6 +41,7 @@ class FailingDisk(Disk):
         self._paths: dict[int, str] = {}
         self._durable_bytes: dict[str, int] = {}
         self._unlisted: set[str] = set()
+        self._removed: dict[str, bytes] = {}
         self.dead = False
 
     def _stops(self) -> bool:
@@ -89,6 +91,7 @@ class FailingDisk(Disk):
             self._stop()
         super().sync_folder(path)
         self._unlisted.clear()
+        self._removed.clear()
 
     def truncate(self, descriptor: int, size_bytes: int) -> None:
         if self.dead:
@@ -96,10 +99,15 @@ class FailingDisk(Disk):
         super().truncate(descriptor, size_bytes)
 
     def remove(self, path: str) -> None:
-        if self.dead:
-            raise Crash
+        stops = self._stops()
+        if stops and self._how not in {"crash", "power"}:
+            self._stop()
+        if path not in self._unlisted:
+            self._removed[path] = Path(path).read_bytes()
         super().remove(path)
         self._unlisted.discard(path)
+        if stops:
+            self._stop()
 
     def lose_power(self, chooser: random.Random) -> None:
         """Drop what was not made durable: all of it, or some."""
@@ -111,6 +119,9 @@ class FailingDisk(Disk):
                 continue
             size = Path(path).stat().st_size
             os.truncate(path, chooser.randint(min(durable, size), size))
+        for path, content in self._removed.items():
+            if chooser.random() < 0.5:
+                _ = Path(path).write_bytes(content)
 
 
 def start(folder: Path, keys: Path) -> None:
@@ -156,6 +167,53 @@ def missed_after_a_stop(base: Path, keys: Path, scratch: Path, stop_at: int, how
     with Ledger.open(folder, keys, PASSPHRASE) as ledger:
         acknowledged[ledger.append({"event": "after"}).index] = "after"
     problem = held(folder, acknowledged)
+    return None if problem is None else f"{how} at call {stop_at}: {problem}"
+
+
+def start_retention(folder: Path, keys: Path) -> dict[int, str]:
+    """Make a ledger of several segments; return its events."""
+    Ledger.create(folder, keys, PASSPHRASE, segment_records=4)
+    with Ledger.open(folder, keys, PASSPHRASE) as ledger:
+        for number in range(9):
+            _ = ledger.append_all([{"event": f"{number}.{part}"} for part in range(2)])
+    return {number * 2 + part: f"{number}.{part}" for number in range(9) for part in range(2)}
+
+
+def retain(folder: Path, keys: Path, disk: FailingDisk) -> dict[int, str]:
+    """Release all but the last six records, and go on."""
+    acknowledged: dict[int, str] = {}
+    try:
+        with Ledger.open(folder, keys, PASSPHRASE, disk=disk) as ledger:
+            acknowledged[ledger.append({"event": "before"}).index] = "before"
+            _ = ledger.retain(Keep(records=6))
+            acknowledged[ledger.append({"event": "behind"}).index] = "behind"
+    except (Crash, LedgerUnwritable):
+        pass
+    return acknowledged
+
+
+def missed_after_a_stopped_retention(
+    base: Path, keys: Path, events: dict[int, str], place: tuple[Path, int, str]
+) -> str | None:
+    """Stop a retention at a call; it must have been begun or not, and go on when the ledger is opened again."""
+    scratch, stop_at, how = place
+    folder = scratch / "ledger"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(base, folder)
+    disk = FailingDisk(stop_at, how)
+    acknowledged = {**events, **retain(folder, keys, disk)}
+    if how == "power":
+        disk.lose_power(random.Random(stop_at))
+    at_once = verify(folder, processes=1)
+    if at_once.verdict not in {"intact", "recoverable"} or (at_once.first_index and at_once.released is None):
+        return f"{how} at call {stop_at}: {at_once}"
+    with Ledger.open(folder, keys, PASSPHRASE) as ledger:
+        acknowledged[ledger.append({"event": "after"}).index] = "after"
+    after = verify(folder, processes=1)
+    begins = at_once.released.records if at_once.released is not None else 0
+    if after.first_index != begins:
+        return f"{how} at call {stop_at}: it begins with {after.first_index}, and not with {begins}"
+    problem = held(folder, {index: event for index, event in acknowledged.items() if index >= begins})
     return None if problem is None else f"{how} at call {stop_at}: {problem}"
 
 

@@ -29,6 +29,7 @@ from compliance.ledger_format import (
     read_genesis,
     with_checksum,
 )
+from compliance.ledger_retention import Keep
 from compliance.ledger_verify import Verdict, verify
 from compliance.merkle import Frontier, leaf_hash
 from compliance.signing import Checkpoint, SigningKey, signed_note
@@ -98,6 +99,29 @@ def build(scratch: Path) -> Sample:
         folder, keys, scratch / "checkpoint", keys / "public-key.pem", scratch / "fork", scratch / "older",
         receipt.indices.stop,
     )  # fmt: skip
+
+
+def build_retained(scratch: Path) -> Sample:
+    """Make the same, and release its first two segments, one of which ends in a torn tail; then go on twice."""
+    sample = build(scratch)
+    first_kept = frames_of(sample.segments()[2])[0][0].blamed
+    shutil.rmtree(sample.fork)
+    shutil.copytree(sample.folder, sample.fork)
+    with Ledger.open(sample.fork, sample.keys, PASSPHRASE) as fork:
+        assert fork.retain(Keep(records=1)) is not None
+        fork.append_all([{"n": 3}, {"n": 4}])
+    shutil.rmtree(sample.older)
+    shutil.copytree(sample.folder, sample.older)
+    with Ledger.open(sample.folder, sample.keys, PASSPHRASE) as ledger:
+        done = ledger.retain(Keep(records=sample.records - first_kept))
+        assert done is not None
+        assert (done.segments, done.records) == (range(2), range(first_kept))
+        ledger.append_all([{"n": 1}, {"n": 2}])
+    with Ledger.open(sample.folder, sample.keys, PASSPHRASE) as ledger:
+        ledger.append_all([{"n": number} for number in range(5)])
+        receipt = ledger.append_all([{"n": number} for number in range(3)])
+    sample.checkpoint.write_bytes(receipt.checkpoint)
+    return dataclasses.replace(sample, records=receipt.indices.stop)
 
 
 def _torn_record(segment: Path, index: int) -> bytes:
@@ -461,6 +485,48 @@ def _forge(sample: Sample, changed: int, key: SigningKey) -> None:
         _rewrite(file, out)
 
 
+def remove_first_kept_segment(sample: Sample) -> int:
+    first, *_ = sample.segments()
+    blamed = frames_of(first)[0][0].blamed
+    first.unlink()
+    return blamed
+
+
+def remove_what_tells_of_the_retention(sample: Sample) -> int:
+    for file in sample.segments()[-2:]:
+        file.unlink()
+    return 0
+
+
+def put_back_one_released_segment(sample: Sample) -> int:
+    shutil.copy(sample.older / "0000000000.segment", sample.folder)
+    return 12
+
+
+def tell_of_a_longer_retention(sample: Sample) -> int:
+    """Remove a kept segment, and make the last header say that it was released."""
+    first, *_, last = sample.segments()
+    blamed = frames_of(first)[0][0].blamed
+    first.unlink()
+    _edit_header(last, b'"released":{"number":2,', b'"released":{"number":3,')
+    return blamed
+
+
+def tell_of_no_retention(sample: Sample) -> int:
+    frames = frames_of(sample.segments()[-1])
+    text = frames[0][1][5:]
+    told = text[text.index(b',"released":') : -1]
+    _edit_header(sample.segments()[-1], told, b"")
+    return _edit_header(sample.segments()[-1], b'{"format":2', b'{"format":1')
+
+
+def splice_retention_of_a_fork(sample: Sample) -> int:
+    """A retention of a fork, which released more, put in the place of this one's; what it released is removed."""
+    first, *_, retained, _ = sample.segments()
+    shutil.copy(sample.fork / retained.name, retained)
+    return frames_of(first)[0][0].blamed  # the largest subtree differs: what follows can vouch for none that is kept
+
+
 def older_copy(sample: Sample) -> None:
     shutil.rmtree(sample.folder)
     shutil.copytree(sample.older, sample.folder)
@@ -500,6 +566,17 @@ SELF = (
 )  # fmt: skip
 BY_CHECKPOINT = (older_copy, remove_last_segment, cut_last_segment_at_a_head, other_branch)
 BY_KEY = (rewrite_under_another_key,)
+RETAINED = (
+    remove_first_kept_segment, remove_what_tells_of_the_retention, put_back_one_released_segment, tell_of_a_longer_retention,
+    tell_of_no_retention, splice_retention_of_a_fork, remove_genesis, duplicate_last_segment, add_a_file, append_junk,
+)  # fmt: skip
+ATTACKS_AFTER_RETENTION = (
+    *(Attack(change.__name__.replace("_", " "), "none", change) for change in RETAINED),
+    *(
+        Attack(change.__name__.replace("_", " "), "checkpoint", change)
+        for change in (older_copy, remove_last_segment, cut_last_segment_at_a_head)
+    ),
+)
 ATTACKS = (
     *(Attack(change.__name__.replace("_", " "), "none", change) for change in SELF),
     *(Attack(change.__name__.replace("_", " "), "checkpoint", change) for change in BY_CHECKPOINT),

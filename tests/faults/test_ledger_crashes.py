@@ -45,6 +45,27 @@ def test_a_writer_stopped_at_a_call_loses_nothing(base: tuple[Path, Path, int], 
 
 
 @pytest.mark.slow
+def test_a_retention_stopped_at_a_call_is_begun_or_not(tmp_path: Path) -> None:
+    """When this fails, a crash between a retention's steps leaves a ledger that does not verify, or loses what is kept."""
+    base, keys = tmp_path / "base", tmp_path / "keys"
+    events = ledger_crashes.start_retention(base, keys)
+    shutil.copytree(base, tmp_path / "counted")
+    disk = ledger_crashes.FailingDisk(0, "crash")
+    ledger_crashes.retain(tmp_path / "counted", keys, disk)
+    verdict = verify(tmp_path / "counted")
+    missed = [
+        ledger_crashes.missed_after_a_stopped_retention(
+            base, keys, events, (tmp_path, stop, ledger_crashes.HOWS[stop % len(ledger_crashes.HOWS)])
+        )
+        for stop in range(1, disk.calls + 1, 2)
+    ]
+
+    assert (verdict.verdict, verdict.first_index) == ("intact", 12)
+    assert len(missed) > 7
+    assert [told for told in missed if told is not None] == []
+
+
+@pytest.mark.slow
 def test_a_killed_writer_loses_nothing(tmp_path: Path) -> None:
     """When this fails, kill -9 loses what was acknowledged, or leaves a ledger that nobody can open."""
     missed = [told for told in ledger_crashes.kills(tmp_path, seed=11, count=4) if told is not None]

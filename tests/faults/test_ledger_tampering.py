@@ -22,6 +22,12 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> tampering.Sample:
     return tampering.build(tmp_path_factory.mktemp("sample"))
 
 
+@pytest.fixture(scope="module")
+def retained(tmp_path_factory: pytest.TempPathFactory) -> tampering.Sample:
+    """The same after a retention."""
+    return tampering.build_retained(tmp_path_factory.mktemp("retained"))
+
+
 @pytest.fixture
 def sample(kept: tampering.Sample, tmp_path: Path) -> tampering.Sample:
     """A copy of the ledger to be changed."""
@@ -41,6 +47,26 @@ def test_the_sample_is_intact_and_anchored_by_both_anchors(kept: tampering.Sampl
 def test_an_attack_is_caught_by_its_anchor(attack: tampering.Attack, kept: tampering.Sample, tmp_path: Path) -> None:
     """What this misses, whoever holds the folder can do unseen."""
     assert tampering.missed(attack, kept, tmp_path) is None
+
+
+@pytest.mark.parametrize("attack", tampering.ATTACKS_AFTER_RETENTION, ids=lambda attack: attack.name)
+def test_an_attack_after_a_retention_is_caught(
+    attack: tampering.Attack, retained: tampering.Sample, tmp_path: Path
+) -> None:
+    """When this fails, a retention of the owner's is cover for a removal of somebody else's."""
+    assert tampering.missed(attack, retained, tmp_path) is None
+
+
+def test_every_sampled_bit_flip_after_a_retention_is_caught_at_its_record(
+    retained: tampering.Sample, tmp_path: Path
+) -> None:
+    """The bytes that tell of what was released must be covered like all others."""
+    shutil.copytree(retained.folder, tmp_path / "ledger")
+    sample = dataclasses.replace(retained, folder=tmp_path / "ledger")
+    missed = [told for told in tampering.flips(sample, seed=8, count=120) if told is not None]
+    missed += [told for told in tampering.truncations(sample, step=89) if told is not None]
+
+    assert missed == []
 
 
 def test_every_sampled_bit_flip_is_caught_at_its_record(sample: tampering.Sample) -> None:
