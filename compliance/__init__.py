@@ -16,4 +16,6 @@ _HOMES = dict.fromkeys(__all__, "defense_compliance_monitor")
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    home = importlib.import_module(f"{__name__}.{_HOMES[name]}")
+    assert name in home.__all__, "a public name is public where it lives"
+    return getattr(home, name)

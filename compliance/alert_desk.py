@@ -41,15 +41,12 @@ class Violation(msgspec.Struct, frozen=True):
     """How many looks saw it."""
 
 
-class _Watched:
+class _Watched(msgspec.Struct, eq=False):
     """What is known of one check of one subject."""
 
-    __slots__ = ("calm", "level", "violation")
-
-    def __init__(self) -> None:
-        self.level: Level = "ok"
-        self.calm = 0
-        self.violation: Violation | None = None
+    level: Level = "ok"
+    calm: int = 0
+    violation: Violation | None = None
 
 
 class AlertDesk:
@@ -99,6 +96,7 @@ class AlertDesk:
             What was sent.
         """
         alerts = [alert for finding in findings if (alert := self._taken(finding)) is not None]
+        assert len({(alert.check, alert.subject) for alert in alerts}) == len(alerts), "a look has one finding of each"
         for alert in alerts:
             for sink in self._sinks:
                 sink.send(alert)
@@ -107,6 +105,7 @@ class AlertDesk:
 
     def _taken(self, finding: Finding) -> Alert | None:
         watched = self._watched.setdefault((finding.check, finding.subject), _Watched())
+        assert 0 <= watched.calm < self._calm_looks, "a level that was calm for long enough has fallen"
         now = self._clock()
         before, rank = watched.level, RANK[finding.level]
         if rank > 0:
@@ -115,6 +114,7 @@ class AlertDesk:
         if rank < RANK[before] and watched.calm < self._calm_looks:
             return None
         watched.level, watched.calm = finding.level, 0
+        assert rank == 0 or watched.violation is not None, "what is not well is violated"
         if watched.level == before:
             return None
         if watched.level == "ok" and watched.violation is not None:
@@ -128,9 +128,11 @@ class AlertDesk:
 
 
 def _extended(violation: Violation | None, finding: Finding, now: float) -> Violation:
+    assert RANK[finding.level] > RANK["ok"], "what is well violates nothing"
     if violation is None:
         return Violation(finding.check, finding.subject, finding.level, finding.message, now, None, 1)
     assert violation.until is None, "one that is over is not taken up again"
+    assert (violation.check, violation.subject) == (finding.check, finding.subject), "it is extended by its own kind"
     worse = RANK[finding.level] > RANK[violation.level]
     return msgspec.structs.replace(
         violation, level=finding.level if worse else violation.level,

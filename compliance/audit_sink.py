@@ -107,6 +107,7 @@ class LedgerAuditSink:
             self._check()
 
     def _check(self) -> None:
+        assert self._durable <= self._taken, "only what came can be durable"
         if self._failure is not None:
             raise LedgerUnwritable(self._folder, f"{self._failure}; the audit has ended") from self._failure
 
@@ -135,4 +136,5 @@ class LedgerAuditSink:
                 return
             with self._state:
                 self._durable += len(events)
+                assert self._durable + len(self._waiting) == self._taken, "each event waits or is durable"
                 self._state.notify_all()

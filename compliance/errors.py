@@ -90,10 +90,8 @@ class DataInvalid(EvidenceError):
 
     exit_code = 1
 
-    problems: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"the run's own tables are not as they must be, so do not rely on it: {'; '.join(self.problems[:5])}"
+    problem: str
+    message = "the run's own tables are not as they must be, so do not rely on it: {problem}"
 
 
 @told
@@ -102,19 +100,15 @@ class SuiteBroken(EvidenceError):
 
     exit_code = 3
 
-    problems: tuple[str, ...]
-
-    def __str__(self) -> str:
-        return f"the expectations themselves are broken, and say nothing of the data: {'; '.join(self.problems[:5])}"
+    problem: str
+    message = "the expectations themselves are broken, and say nothing of the data: {problem}"
 
 
 class ExpectationsMissing(EvidenceError):
     """Great Expectations is not installed."""
 
     exit_code = 2
-
-    def __str__(self) -> str:
-        return "validation needs Great Expectations: pip install 'enterprise-detector-pool[validation]'"
+    message = "validation needs Great Expectations: pip install 'enterprise-detector-pool[validation]'"
 
 
 @told

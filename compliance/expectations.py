@@ -40,6 +40,8 @@ MOMENT = r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|\+00:00)$"
 LEVELS, BASELINE = ("error", "warning", "note"), ("none", "new", "unchanged")
 STATES = ("executed", "cached", "not-analysed", "no-detector")
 SHOWN = 20
+TOLD = 5
+"""Problems in an error's message; all are in the evidence."""
 POLICY = (
     '<meta http-equiv="Content-Security-Policy" '
     "content=\"default-src 'self' data:; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'\">"
@@ -93,9 +95,9 @@ def require_valid(checks: Sequence[TableCheck]) -> None:
         DataInvalid: A table does not hold what is expected.
     """
     for outcome, error in (("broken", SuiteBroken), ("failed", DataInvalid)):
-        bad = tuple(f"{one.table}: {words}" for one in checks if one.outcome == outcome for words in one.problems)
+        bad = [f"{one.table}: {words}" for one in checks if one.outcome == outcome for words in one.problems]
         if bad:
-            raise error(bad)
+            raise error("; ".join(bad[:TOLD]))
 
 
 def findings_table(run: RunRecord, file: Path | None = None) -> Table:

@@ -37,7 +37,9 @@ class PoolAuditSink(LedgerAuditSink):
         folder = settings.pool_ledger
         keys = settings.keys_of(folder)
         assert not keys.is_relative_to(folder), "keys lie outside of what they sign"
-        super().__init__(LedgerPlace(folder, keys, _passphrase(settings, folder, keys), create=True))
+        passphrase = _passphrase(settings, folder, keys)
+        assert passphrase, "an empty passphrase would lock nothing"
+        super().__init__(LedgerPlace(folder, keys, passphrase, create=True))
 
 
 @lru_cache(maxsize=4)
@@ -55,6 +57,7 @@ def _passphrase(settings: Settings, ledger: Path, keys: Path) -> bytes:
     if ledger.exists():
         raise ConfigurationError(f"the ledger {ledger} has a passphrase; set DETECTOR_POOL_PASSPHRASE")
     assert not file.exists(), "a passphrase that is there is never replaced"
+    assert keys.name == f"{ledger.name}-keys", "a passphrase is made for a ledger of this machine only"
     keys.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     with os.fdopen(descriptor, "w") as opened:

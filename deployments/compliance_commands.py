@@ -125,6 +125,8 @@ def run_audit_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter a
         report = run_audit_flow(
             ledger=ledger, evidence=evidence, last=last, checkpoint=checkpoint, public_key=public_key
         )
+    assert report.verified or not report.ok, "where nothing was verified, nothing holds"
+    assert all(one.problem for one in report.verified if not one.ok), "what does not hold has a reason"
     if json:
         import msgspec
 

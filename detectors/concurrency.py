@@ -89,11 +89,13 @@ class ConcurrencyController:
         self._windows = 0
         self._drain: float | None = None
         self._depth = DRAINED_DEEP
+        assert floor <= self._level <= ceiling, "a start outside of the limits is brought to the nearest"
 
     @property
     def limit(self) -> int:
         """How many may run at once now."""
         level = self._level if self._drain is None else self._drain
+        assert 0 < level <= self._ceiling, "a drain only lowers the level"
         return min(max(round(level), self._floor), self._ceiling)
 
     def observe(self, slow_down: float) -> None:
@@ -104,6 +106,7 @@ class ConcurrencyController:
             slow_down: Seconds it took over seconds predicted, above 0.
         """
         assert slow_down > 0, "work takes time"
+        assert len(self._window) < WINDOW[1], "a full window moves the limit and is emptied"
         self._window.append(slow_down)
         if len(self._window) >= min(max(WINDOW[0], self.limit), WINDOW[1]):
             median = statistics.median(self._window)
@@ -132,6 +135,7 @@ class ConcurrencyController:
         # At most twice as many at once (as in equation 7): one lucky window must not flood the machine.
         moved = min((1 - self._gain) * self._level + self._gain * target, 2 * self._level)
         self._level = min(max(moved, self._level if calm else float(self._floor)), float(self._ceiling))
+        assert self._floor <= self._level <= self._ceiling, "the limits hold whatever was seen"
         if self._windows % DRAIN_EVERY == 0 and not calm:
             self._drain = max(self._depth * flowing, float(self._floor), float(self._calm) if not risen else 0.0)
 
@@ -139,5 +143,6 @@ class ConcurrencyController:
         # A much lower base is believed at once, since a queue only ever adds; any other when the median says so.
         if not self._bases:
             return float("inf")
+        assert min(self._bases) > 0, "a base is a slow-down"
         usual = statistics.median(self._bases)
         return self._bases[-1] if self._bases[-1] < BELIEVED * usual else usual

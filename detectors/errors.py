@@ -78,7 +78,7 @@ class DetectorPoolError(Exception):
 
     exit_code: ClassVar[int] = 3
     message: ClassVar[str] = ""
-    """Of a class that is `told`; the others take it as their argument."""
+    """Of a class that is `told`, or always says the same; the others take it as their argument."""
 
     def __post_init__(self) -> None:
         self.args = tuple(vars(self).values())

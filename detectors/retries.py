@@ -36,8 +36,10 @@ class RetryPolicy(msgspec.Struct, frozen=True):
     """What may be retried; every other error is final at once."""
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.base_s < 0 or self.cap_s < 0:
-            raise UsageError("a RetryPolicy needs at least one attempt, and pauses that are not negative")
+        if self.attempts < 1:
+            raise UsageError(f"a RetryPolicy needs at least one attempt, not {self.attempts}")
+        if not (self.base_s >= 0 and self.cap_s >= 0):  # what is no number is no pause either
+            raise UsageError("a RetryPolicy needs pauses that are not negative")
         if not all(isinstance(kind, type) and issubclass(kind, BaseException) for kind in self.on):
             raise UsageError("`on` of a RetryPolicy holds classes of exceptions")
 

@@ -72,6 +72,8 @@ class TreeClosures:
         """Compile databases that could not be used."""
         self._snapshot, self._store, self._folders = snapshot, store, folders
         self._files = {file.path: file for file in snapshot.files}
+        assert len(self._files) == len(snapshot.files), "a report path names one file"
+        assert all(0 <= file.root < len(snapshot.roots) for file in snapshot.files), "a file lies below a root"
         self._content = {file.path: file.digest for file in snapshot.files}
         self._closures: dict[ClosureKind, Mapping[str, Closure]] = {}
         self._digests: dict[ClosureKind, Mapping[str, ClosureDigest]] = {}
@@ -79,6 +81,7 @@ class TreeClosures:
 
     def digests(self, kind: ClosureKind, languages: frozenset[Language]) -> Mapping[str, ClosureDigest]:
         """Return what stands for the closures in keys, by report path of the files in `languages`."""
+        assert languages, "closures are of files of some language"
         if kind in self._digests:
             return self._digests[kind]
         content = msgspec.msgpack.encode((self._content, self._snapshot.roots, self._folders))
@@ -113,12 +116,14 @@ class TreeClosures:
         known = msgspec.msgpack.decode(stored, type=_KnownClosures)
         if list(known.system.values()) != list(system_stats(known.system, self._folders)):
             return None
+        assert known.digests.keys() <= self._files.keys(), "what stands under this tree's key is of this tree"
         self.warnings += known.warnings
         return known.digests
 
     def _made(self, key: bytes, kind: ClosureKind, languages: frozenset[Language]) -> Mapping[str, ClosureDigest]:
         assert len(key) == KEY_BYTES, "results are kept under digests"
         closures = self.of(kind, languages)
+        assert kind in self._closures, "what was computed is kept for who asks for the closures themselves"
         assert closures.keys() <= self._content.keys(), "closures are of files of the tree"
         digests = {path: ClosureDigest(item.digest(self._content), item.outside) for path, item in closures.items()}
         known = _KnownClosures(digests, self._system if kind == "includes" else {}, self.warnings)
@@ -132,7 +137,6 @@ class TreeClosures:
             folder, _, name = path.rpartition("/")
             if name != compile_database.NAME or file.size_bytes > MAX_PARSE_BYTES:
                 continue
-            assert 0 <= file.root < len(self._snapshot.roots), "a file lies below a root of its snapshot"
             root = self._snapshot.roots[file.root]
             inside = folder.removeprefix(root.label).lstrip("/") if root.label else folder
             assert not inside.startswith("/"), "a folder counts from its root"
@@ -177,6 +181,7 @@ class _ReferenceReader:
         self._store.store_values((key, msgspec.msgpack.encode(found)) for key, found in self._fresh.items())
 
     def _references(self, path: str) -> References:
+        assert path in self._files, "a closure asks for files of the snapshot only"
         file = self._files[path]
         key = _reference_key(file)
         if key in self._known:
@@ -193,6 +198,7 @@ class _ReferenceReader:
 
     def _stored(self, files: Sequence[SourceFile]) -> dict[bytes, References]:
         stored = self._store.values([_reference_key(file) for file in files])
+        assert len(stored) <= len(files), "a file has one content, and a content one entry"
         decode = msgspec.msgpack.Decoder(References).decode
         return {key: decode(found) for key, found in stored.items()}
 

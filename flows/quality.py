@@ -25,6 +25,7 @@ class NotValid(DetectorPoolError):
 
     def __init__(self, record: RunRecord, problem: str) -> None:
         # Not the record itself: whoever logs the error would print all of it.
+        assert problem, "what is not valid has a reason"
         super().__init__(record.run_id, problem)
         self.record, self.problem = record, problem
 
@@ -42,6 +43,7 @@ def require(record: RunRecord) -> None:
     from compliance.errors import EvidenceError
     from compliance.expectations import require_valid
 
+    assert all(one.problems for one in record.validated if one.outcome != "passed"), "what does not hold has a reason"
     try:
         require_valid(record.validated)
     except EvidenceError as problem:
@@ -59,7 +61,9 @@ def validate(record: RunRecord, docs: Path | None) -> RunRecord:
     """
     from compliance.expectations import validated
 
+    assert not record.validated, "a record is validated once"
     checked = validated(record, docs=docs)
+    assert checked.run_id == record.run_id, "validating makes no other run of it"
     assert checked.findings_digest == record.findings_digest, "validating changes no finding"
     rows = [
         {

@@ -32,6 +32,8 @@ class _RolePolicy:
 
     def denial(self, action: Action, target: str, roles: frozenset[str], tree: str = "") -> str | None:  # noqa: ARG002  # the protocol's
         """Say why not."""
+        assert action in ("register", "run"), "the trial opens no store"
+        assert target.startswith("trial-"), "it is asked about the trial's own detectors only"
         if action == "register":
             return "the trial denies it" if target == "trial-unregistered" else None
         return f"needs one of {sorted(roles)}" if roles else None
@@ -57,6 +59,7 @@ class AccessControl(Control):
                 denied += isinstance(forbidden.error, AccessDenied)
                 allowed += permitted.value == PERMITTED
             refused = _registration_denied(pool)
+        assert denied + allowed <= 2 * len(DOORS), "each door is tried twice"
         yield Observation(
             denied == len(DOORS) and not ran,
             f"{denied} of {len(DOORS)} doors denied a forbidden execution, which ran {len(ran)} times",
@@ -75,6 +78,7 @@ class AccessControl(Control):
         policy = trial.configuration.get("access_policy")
         role, ran = f"nobody-{secrets.token_hex(8)}", []
         with trial.pool(access_policy=policy) as pool:
+            assert not pool.closed, "the doors of a closed pool say nothing of access"
             try:
                 pool.register_detector(FORBIDDEN, lambda: ran.append(role), roles=(role,))
                 error = pool.execute_detector(FORBIDDEN).error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import threading
@@ -25,6 +26,7 @@ def cubed(number: int, folder: str, fatal: int = -1) -> int:
     """Answer, but be killed at the first try of some numbers, and at every try of `fatal`."""
     if number < 0:
         raise ValueError(f"units count from 0, not {number}")
+    assert not folder or Path(folder).is_dir(), "who crashes once leaves a mark behind"
     marker = Path(folder, f"crashed-{number}")
     first = folder != "" and number in CRASHING and not marker.exists()
     if first:
@@ -34,11 +36,13 @@ def cubed(number: int, folder: str, fatal: int = -1) -> int:
     return number**3
 
 
+@dataclasses.dataclass(eq=False)
 class _Mendable:
     """Fails until it is mended, and counts its calls."""
 
-    def __init__(self) -> None:
-        self._lock, self.calls, self.mended = threading.Lock(), 0, False
+    calls: int = 0
+    mended: bool = False
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
     def __call__(self) -> int:
         with self._lock:
@@ -56,6 +60,8 @@ class FaultTolerance(Control):
 
     def observe(self, trial: Trial) -> Iterator[Observation]:
         """Compare with a run without faults; count calls while the circuit is open."""
+        assert FATAL not in CRASHING, "what crashes at every try would not be told from what crashes once"
+        assert max(FATAL, *CRASHING) < UNITS, "who crashes is among the units"
         with trial.pool() as pool:
             pool.register_detector("trial-killed", cubed, isolation="process", retry=AGAIN, breaker=None)
             pool.register_detector("trial-fatal", cubed, isolation="process", breaker=None)
@@ -80,11 +86,13 @@ class FaultTolerance(Control):
             yield from self._circuit(pool)
 
     def _circuit(self, pool: EnterpriseDetectorPool) -> Iterator[Observation]:
+        assert FAILURES < ASKED, "some are left for the open circuit to refuse"
         mendable = _Mendable()
         policy = BreakerPolicy(failures=FAILURES, reset_s=RESET_S)
         pool.register_detector("trial-outage", mendable, breaker=policy)
         began = time.monotonic()
         results = [pool.execute_detector("trial-outage") for _ in range(ASKED)]
+        assert not any(result.ok for result in results), "it is not mended yet"
         refused = sum(isinstance(result.error, CircuitOpen) for result in results)
         # A slow machine may take longer than the pause, and then a trial is rightly let through.
         trials = int((time.monotonic() - began) / RESET_S)

@@ -38,6 +38,7 @@ class InputValidation(Control):
 
     def observe(self, trial: Trial) -> Iterator[Observation]:
         """Count what was refused, and what came through."""
+        assert {"limit": 3} not in BAD_CONFIGURATIONS, "what must be admitted is not called bad"
         reached: list[object] = []
         with trial.pool() as pool:
             pool.register_detector("trial-counted", reached.append, breaker=None)
@@ -59,6 +60,7 @@ class InputValidation(Control):
             calls += [partial(pool.execute_adaptive, [("trial-counted", (1,), {})], share) for share in (0, 1, -0.5)]
             yield _all_refused("executions", calls)
             names = ("trial-bad", "trial-schema", "no such detector", "../trial-counted")
+            assert "trial-counted" not in names, "what is registered is known"
             unknown = sum(isinstance(pool.execute_detector(name, 1).error, UnknownDetector) for name in names)
             yield Observation(unknown == len(names), f"{unknown} of {len(names)} unknown names got an error")
             yield Observation(not reached, f"{len(reached)} bad inputs reached a detector")
@@ -66,6 +68,7 @@ class InputValidation(Control):
 
     def _goes_on(self, pool: EnterpriseDetectorPool) -> Observation:
         """Tell whether good input still runs, with the configuration that the schema admitted."""
+        assert not pool.closed, "a closed pool refuses good input, too"
         pool.register_detector("trial-schema", _limited, {"limit": 3}, config_schema=SCHEMA, breaker=None)
         result = pool.execute_detector("trial-schema")
         assert result.detector == "trial-schema", "a result names whose it is"
@@ -73,6 +76,7 @@ class InputValidation(Control):
 
 
 def _limited(limit: int) -> int:
+    assert 1 <= limit <= 100, "its schema lets nothing else through"
     return limit
 
 
@@ -83,6 +87,7 @@ def _bad_makers(trial: Trial) -> Iterator[Callable[[], object]]:
     yield partial(RetryPolicy, base_s=-1.0)
     yield partial(BreakerPolicy, failures=0)
     yield partial(create_enterprise_pool, no_such_option=1)
+    assert "max_workers" in trial.configuration, "what is changed is an option"
     for changes in ({"max_workers": 0}, {"cache_size": -1}, {"cache_ttl": -1.0}, {"cache_bytes": -1}):
         yield partial(trial.pool(**changes).__enter__)
 
@@ -90,10 +95,12 @@ def _bad_makers(trial: Trial) -> Iterator[Callable[[], object]]:
 def _all_refused(what: str, calls: Sequence[Callable[[], object]]) -> Observation:
     """Call all; each must raise an error of the project's tree that says something."""
     assert calls, "nothing to try shows nothing"
+    assert what, "evidence names what was tried"
     refused = 0
     for call in calls:
         try:
             _ = call()
         except DetectorPoolError as error:
             refused += bool(str(error).strip())
+    assert refused <= len(calls), "each is called once"
     return Observation(refused == len(calls), f"{refused} of {len(calls)} bad {what} refused")

@@ -21,14 +21,11 @@ CURE = 120
 
 
 def _naps(number: int) -> int:
+    assert -BAD <= number < CURE, "the trial asks for no other"
     time.sleep(NAP_S)
     if number < 0:
         raise ValueError("a negative number")
     return number
-
-
-def _quick(number: int) -> int:
-    return number + 1
 
 
 class PerformanceMonitoring(Control):
@@ -41,9 +38,10 @@ class PerformanceMonitoring(Control):
         """Compare counts and seconds with what was done."""
         with trial.pool() as pool:
             pool.register_detector("trial-naps", _naps, breaker=None)
-            pool.register_detector("trial-quick", _quick, cacheable=trial.configuration.get("cache_size", 1) > 0)
+            pool.register_detector("trial-quick", abs, cacheable=trial.configuration.get("cache_size", 1) > 0)
             started = time.perf_counter()
             work: list[DetectorConfig] = [("trial-naps", (number,), {}) for number in (*range(GOOD), *range(-BAD, 0))]
+            assert len(work) == GOOD + BAD, "each nap is one execution"
             _ = pool.execute_parallel(work)
             wall_s = time.perf_counter() - started
             _ = [pool.execute_detector("trial-quick", 1) for _ in range(REPEATED)]
@@ -51,6 +49,7 @@ class PerformanceMonitoring(Control):
             yield self._alerts(pool)
 
     def _metrics(self, pool: EnterpriseDetectorPool, wall_s: float) -> Iterator[Observation]:
+        assert wall_s > 0, "seconds that were measured"
         metrics = pool.get_pool_metrics()
         naps, quick = metrics["detectors"]["trial-naps"], metrics["detectors"]["trial-quick"]
         counts = naps["executed"], naps["failed"], quick["executed"] + quick["from_cache"]
@@ -71,6 +70,7 @@ class PerformanceMonitoring(Control):
 
     def _alerts(self, pool: EnterpriseDetectorPool) -> Observation:
         """Check twice while failures are many and twice when they are few: two alerts, not four."""
+        assert not pool.closed, "a closed pool has nothing to tell"
         told: list[Alert] = []
         with HealthMonitor(pool, sinks=(CallbackSink(told.append),)) as monitor:
             for _ in range(2):

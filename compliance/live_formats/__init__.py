@@ -44,6 +44,7 @@ def write_all(record: LiveRecord, folder: Path) -> tuple[Path, ...]:
     except OSError as problem:
         raise EvidenceError(f"the report {folder} cannot be written: {problem.strerror}") from problem
     assert written, "there are formats"
+    assert len(set(written)) == len(written), "no two formats write the same file"
     return tuple(written)
 
 

@@ -27,12 +27,14 @@ class RunningScheduler:
 
     def accepts(self, target: str) -> bool:
         """Tell whether `target` is an address."""
+        assert target, "a cluster has a name"
         return "://" in target
 
     @contextlib.contextmanager
     def open(self, target: str, workers: int) -> Iterator[Any]:
         """Yield a connected client whose versions agree with the workers'; see `detectors.ports.ClusterKind`."""
-        del workers
+        assert workers >= 1, "somebody does the work"
+        assert self.accepts(target), "who opens it saw that it is an address"
         if not target.startswith("tls://"):
             raise UsageError(f"--cluster {target}: only tls:// is taken; anyone may run code through a plain address")
         security = _security(target)
@@ -44,6 +46,7 @@ class RunningScheduler:
             raise ClusterError(f"the scheduler {target} cannot be reached: {problem}") from problem
         with contextlib.closing(client):
             try:
+                assert client.security.require_encryption, "nobody reads what is sent"
                 client.get_versions(check=True)
             except ValueError as problem:
                 raise ClusterError(f"client and workers of {target} differ: {problem}") from problem
@@ -54,6 +57,7 @@ def _security(target: str) -> Any:
     """Return the certificates of a client."""
     from deployments.certificate_commands import default_folder
 
+    assert target.startswith("tls://"), "only an encrypted address is shown a certificate"
     files = [os.environ.get(name, "") for name in VARIABLES]
     if all(files):
         from distributed import Security

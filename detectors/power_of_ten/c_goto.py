@@ -60,7 +60,9 @@ int longjmp_count;
         """Yield each jump."""
         unit = as_c(parsed)
         for start, word in unit.words(GOTO) if b"goto" in unit.source else ():
+            assert word.encode() in GOTO, "what was asked for is found"
             yield self.finding(unit.region(start, start + len(word)), "goto hides the flow; return early instead")
         for name, start in calls_named(unit, JUMPS):
+            assert 0 <= start < len(unit.source), "a call stands in its file"
             region = unit.region(start, start + len(name.rpartition("::")[2]))
             yield self.finding(region, f"{name} is a non-local jump, which leaves clean-up undone")

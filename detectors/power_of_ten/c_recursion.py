@@ -87,6 +87,7 @@ int over(int n, int m) { return over(n + m); }
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Yield each function of each cycle."""
         graph = once(CallGraph, facts["c-calls"])
+        assert len(graph.edges) == len(graph.nodes), "each function has its callees, if none"
         for cycle in cycles(graph.edges):
             members = [graph.nodes[number] for number in cycle]
             for path, function in members:
@@ -95,6 +96,7 @@ int over(int n, int m) { return over(n + m); }
                     for other_path, other in members
                     if other is not function
                 )
+                assert len(others) == len(members) - 1, "a function is in its cycle once"
                 through = f" through {others[0].message.split()[0]}" if others else ""
                 message = f"{function.name} is recursive{through}; use a loop with a bound"
                 yield path, self.finding(function.place.region, message, related=others[:SHOWN])

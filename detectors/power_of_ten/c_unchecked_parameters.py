@@ -93,6 +93,7 @@ class CParameters(Facts):
                 name = parameter.name.decode("utf-8", "replace")
                 place = place_of(unit, start, start + len(parameter.name))
                 unchecked.append(_Use(function.name, name, parameter.pointer, place, helpers))
+            assert len(checked) <= len(listed), "each parameter is judged once"
             if checked and function.name:
                 checks[("!" if function.static else "") + function.name] = tuple(checked)
         return _FileFacts(tuple(unchecked), checks)
@@ -152,6 +153,7 @@ int f(struct s *p) { check(p); return p->x; }
                     shared.setdefault(name.lstrip("!"), set()).update(places)
         for path, file in files.items():
             for use in file.unchecked:
+                assert len(use.helpers) <= MAX_HELPERS, "no more are kept"
                 if any(
                     place in file.checks.get("!" + helper, ()) or place in shared.get(helper, ())
                     for helper, place in use.helpers
@@ -188,6 +190,7 @@ def _parameters(unit: CFile) -> dict[int, list[_Parameter]]:
             if kind != "identifier" or INTEGER.search(before) is None:
                 name = b""
         listed.append(_Parameter(name, len(listed), pointer))
+    assert len(found) <= len(functions), "parameters belong to functions"
     return found
 
 
@@ -203,6 +206,7 @@ def _judged(
             judged.append((found[0], parameter, found[1]))
     judged.sort(key=lambda item: item[0])
     for start, parameter, helpers in judged:
+        assert function.body <= start < function.end, "it is judged by what stands in the body"
         yield parameter, None if helpers is None else (start, helpers)
 
 
@@ -210,6 +214,8 @@ def _verdict(
     unit: CFile, function: Function, parameter: _Parameter, assertions: tuple[str, ...]
 ) -> tuple[int, tuple[tuple[str, int], ...] | None] | None:
     """Return where a parameter is first checked or used, and the helpers before that use; `None` in it for a check."""
+    assert parameter.name, "what has no name is not used"
+    assert function.body < function.end, "a body has braces"
     code = unit.layout.code
     helpers: list[tuple[str, int]] = []
     for start in unit.places(parameter.name, function.body, function.end):
