@@ -3,7 +3,8 @@ Verify an evidence folder with Python's standard library and nothing else: offli
 
     python3 -I verify.py [FOLDER] [--public-key FILE]
 
-FOLDER is the one that this file lies in when none is named. Exit code 0: all holds. 1: something does not. 2: wrong
+FOLDER is the one that this file lies in when none is named; the file of a signed statement (of `evidence reperform` or
+`evidence carry`) may stand in its place, and is shown. Exit code 0: all holds. 1: something does not. 2: wrong
 use. Any Python from 3.9 on will do.
 
 Whoever can forge a folder can put another file in this one's place. So bring your own copy of this file, whose sha256
@@ -178,6 +179,7 @@ def decoded_json(data: bytes, strict: bool = True) -> Any:
     return value
 
 
+# p10: ignore[R1] as deep as the shape, which is written below by the maintainers
 def fits(value: Any, shape: Any) -> bool:
     """Tell whether a value has these types and, in this order, these fields; a list stands for any number of items."""
     if isinstance(shape, dict):
@@ -210,8 +212,8 @@ PREDICATE = {
 }
 
 
-def opened_envelope(data: bytes, key: bytes) -> dict[str, Any]:
-    """Return the statement that `key` signed; raises Invalid where it is none, or spelled otherwise than here."""
+def signed_by(data: bytes, key: bytes) -> Any:
+    """Return what `key` signed; raises Invalid where it did not, or where a spelling is not the one."""
     if not data.endswith(b"\n"):
         raise Invalid("it is no line")
     envelope = decoded_json(data[:-1])
@@ -223,8 +225,13 @@ def opened_envelope(data: bytes, key: bytes) -> dict[str, Any]:
         raise Invalid("its signature is not valid")
     if envelope["signatures"][0]["keyid"] != hashlib.sha256(key).hexdigest():
         raise Invalid("it names another key than the one that signed it")
-    statement = decoded_json(payload)
-    problem = problem_of_statement(statement)
+    return decoded_json(payload)
+
+
+def opened_envelope(data: bytes, key: bytes) -> dict[str, Any]:
+    """Return the statement of a run that `key` signed; raises Invalid where it is none."""
+    statement = signed_by(data, key)
+    problem = problem_of_statement(statement) or problem_of_names(statement["subject"])
     if problem:
         raise Invalid(problem)
     return dict(statement)
@@ -242,10 +249,15 @@ def problem_of_statement(statement: Any) -> str:
     shape = {"_type": str, "subject": [SUBJECT], "predicateType": str, "predicate": dict(PREDICATE, ledger=ledger)}
     if ledger is None or not fits(statement, shape):
         return "its statement is of another shape than this version of verify.py knows"
-    names = [subject["name"] for subject in statement["subject"]]
+    return ""
+
+
+def problem_of_names(subjects: list[dict[str, Any]]) -> str:
+    """Check that each file is named once, in order, with its digest, and lies in the folder."""
+    names = [subject["name"] for subject in subjects]
     if not names or names != sorted(set(names)):
         return "it names no file, one twice, or not in order"
-    if not all(is_sha256(subject["digest"]["sha256"]) for subject in statement["subject"]):
+    if not all(is_sha256(subject["digest"]["sha256"]) for subject in subjects):
         return "a file has no sha256"
     if any(not name or "/" in name or "\0" in name or name in {".", ".."} or name in APART for name in names):
         return "it names a file outside of the folder, or one that it cannot name"
@@ -324,8 +336,8 @@ def root_of(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
             raise Invalid("it is longer than the tree is high")
         if index & 1 or index == last:
             node = hashlib.sha256(b"\1" + sibling + node).digest()
-            while index and not index & 1:
-                index, last = index >> 1, last >> 1
+            zeros = (index & -index).bit_length() - 1 if index else 0
+            index, last = index >> zeros, last >> zeros
         else:
             node = hashlib.sha256(b"\1" + node + sibling).digest()
         index, last = index >> 1, last >> 1
@@ -376,7 +388,7 @@ def snapshot_root(files: list[dict[str, Any]]) -> str:
     if len({path for path, _ in leaves}) != len(leaves):
         raise Invalid("a path in it stands for two files")
     nodes = [hashlib.sha256(b"\0" + path + b"\0" + digest).digest() for path, digest in leaves]
-    while len(nodes) > 1:  # level by level; the last of an odd number goes up as it is
+    for _ in range(len(nodes).bit_length()):  # level by level; the last of an odd number goes up as it is
         pairs = [b"".join(nodes[start : start + 2]) for start in range(0, len(nodes) - 1, 2)]
         nodes = [hashlib.sha256(b"\1" + pair).digest() for pair in pairs] + nodes[len(pairs) * 2 :]
     return (nodes[0] if nodes else hashlib.sha256().digest()).hex()
@@ -585,6 +597,22 @@ def ledger_in_words(ledger: dict[str, Any], records: int) -> list[str]:
     ]
 
 
+def statement_in_words(file: Path, key: bytes) -> list[str]:
+    """Return what somebody signed about evidence, line by line; raises Invalid where that key did not sign it."""
+    statement = signed_by(read(file.parent, file.name), key)
+    if not isinstance(statement, dict) or not fits(
+        statement.get("subject"), [{"name": str, "digest": {"sha256": str}}]
+    ):
+        raise Invalid("it holds no statement about evidence")
+    about = [f"About run {item['name']}, attestation {item['digest']['sha256']}" for item in statement["subject"]]
+    told = json.dumps(statement.get("predicate"), ensure_ascii=False, indent=2).split("\n")
+    return [
+        f"Signed by the key that you gave, {hashlib.sha256(key).hexdigest()}: {statement.get('predicateType')}",
+        *about,
+        *told,
+    ]
+
+
 def plain(text: str) -> str:
     """Escape what is not printable: a file's name must not drive the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
@@ -600,12 +628,19 @@ def main(words: list[str]) -> int:
         trusted = key_of(given.public_key.read_bytes()[:MAX_KEY_BYTES]) if given.public_key is not None else b""
     except (OSError, Invalid) as problem:
         parser.error(plain(f"the key {given.public_key} cannot be used: {problem}"))
-    if not given.folder.is_dir():
-        parser.error(plain(f"{given.folder} is no folder"))
-    verdict = verify(given.folder, trusted)
-    for line in in_words(verdict):
+    if given.folder.is_dir():
+        verdict = verify(given.folder, trusted)
+        lines, ok = in_words(verdict), verdict.ok
+    elif given.folder.exists() and trusted:
+        try:
+            lines, ok = statement_in_words(given.folder, trusted), True
+        except Invalid as problem:
+            lines, ok = [f"FAIL {given.folder}: {problem}"], False
+    else:
+        parser.error(plain(f"{given.folder} is no folder, nor a statement that comes with --public-key"))
+    for line in lines:
         sys.stdout.write(plain(line).encode("ascii", "backslashreplace").decode() + "\n")
-    return 0 if verdict.ok else 1
+    return 0 if ok else 1
 
 
 if __name__ == "__main__":
