@@ -112,6 +112,8 @@ def _check_contents(folder: Path, statement: Statement, digest: str) -> tuple[Ch
     files = [_check_file(folder, subject) for subject in statement.subject]
     checks += [_check_record(folder, check, statement) if check.file == RECORD else check for check in files]
     checks = _check_coverage(folder, checks, statement)
+    if RECORD not in {check.file for check in files}:
+        checks.append(Check(RECORD, False, "the attestation does not name it"))
     named = {ATTESTATION, PUBLIC_KEY, *(check.file for check in checks)}
     checks += [Check(name, False, "it is not in the attestation") for name in sorted(_entries(folder) - named)]
     return proven, checks

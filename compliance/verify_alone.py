@@ -3,7 +3,8 @@ Verify an evidence folder with Python's standard library and nothing else: offli
 
     python3 -I verify.py [FOLDER] [--public-key FILE]
 
-FOLDER is the one that this file lies in when none is named. Exit code 0: all holds. 1: something does not. 2: wrong
+FOLDER is the one that this file lies in when none is named; the file of a signed statement (of `evidence reperform` or
+`evidence carry`) may stand in its place, and is shown. Exit code 0: all holds. 1: something does not. 2: wrong
 use. Any Python from 3.9 on will do.
 
 Whoever can forge a folder can put another file in this one's place. So bring your own copy of this file, whose sha256
@@ -27,6 +28,7 @@ if __name__ == "__main__" and not sys.flags.isolated:  # before anything is impo
 
 import argparse
 import base64
+import collections
 import hashlib
 import json
 import os
@@ -178,6 +180,7 @@ def decoded_json(data: bytes, strict: bool = True) -> Any:
     return value
 
 
+# p10: ignore[R1] as deep as the shape, which is written below by the maintainers
 def fits(value: Any, shape: Any) -> bool:
     """Tell whether a value has these types and, in this order, these fields; a list stands for any number of items."""
     if isinstance(shape, dict):
@@ -210,8 +213,8 @@ PREDICATE = {
 }
 
 
-def opened_envelope(data: bytes, key: bytes) -> dict[str, Any]:
-    """Return the statement that `key` signed; raises Invalid where it is none, or spelled otherwise than here."""
+def signed_by(data: bytes, key: bytes) -> Any:
+    """Return what `key` signed; raises Invalid where it did not, or where a spelling is not the one."""
     if not data.endswith(b"\n"):
         raise Invalid("it is no line")
     envelope = decoded_json(data[:-1])
@@ -223,8 +226,13 @@ def opened_envelope(data: bytes, key: bytes) -> dict[str, Any]:
         raise Invalid("its signature is not valid")
     if envelope["signatures"][0]["keyid"] != hashlib.sha256(key).hexdigest():
         raise Invalid("it names another key than the one that signed it")
-    statement = decoded_json(payload)
-    problem = problem_of_statement(statement)
+    return decoded_json(payload)
+
+
+def opened_envelope(data: bytes, key: bytes) -> dict[str, Any]:
+    """Return the statement of a run that `key` signed; raises Invalid where it is none."""
+    statement = signed_by(data, key)
+    problem = problem_of_statement(statement) or problem_of_names(statement["subject"])
     if problem:
         raise Invalid(problem)
     return dict(statement)
@@ -242,10 +250,15 @@ def problem_of_statement(statement: Any) -> str:
     shape = {"_type": str, "subject": [SUBJECT], "predicateType": str, "predicate": dict(PREDICATE, ledger=ledger)}
     if ledger is None or not fits(statement, shape):
         return "its statement is of another shape than this version of verify.py knows"
-    names = [subject["name"] for subject in statement["subject"]]
+    return ""
+
+
+def problem_of_names(subjects: list[dict[str, Any]]) -> str:
+    """Check that each file is named once, in order, with its digest, and lies in the folder."""
+    names = [subject["name"] for subject in subjects]
     if not names or names != sorted(set(names)):
         return "it names no file, one twice, or not in order"
-    if not all(is_sha256(subject["digest"]["sha256"]) for subject in statement["subject"]):
+    if not all(is_sha256(subject["digest"]["sha256"]) for subject in subjects):
         return "a file has no sha256"
     if any(not name or "/" in name or "\0" in name or name in {".", ".."} or name in APART for name in names):
         return "it names a file outside of the folder, or one that it cannot name"
@@ -324,8 +337,8 @@ def root_of(leaf: bytes, index: int, size: int, path: list[bytes]) -> bytes:
             raise Invalid("it is longer than the tree is high")
         if index & 1 or index == last:
             node = hashlib.sha256(b"\1" + sibling + node).digest()
-            while index and not index & 1:
-                index, last = index >> 1, last >> 1
+            zeros = (index & -index).bit_length() - 1 if index else 0
+            index, last = index >> zeros, last >> zeros
         else:
             node = hashlib.sha256(b"\1" + node + sibling).digest()
         index, last = index >> 1, last >> 1
@@ -360,7 +373,7 @@ def check_ledger(folder: Path, predicate: dict[str, Any], attestation: str) -> t
     return [*checks, Check(PROOF, told)], 0 if told else size
 
 
-# -- What the signed files must say: one function for each file, given its bytes and the attestation's predicate -------
+# -- What the signed files must say: one function for each, given the run's record and the attestation's predicate -----
 
 
 def raw_digest(text: str) -> bytes:
@@ -376,7 +389,7 @@ def snapshot_root(files: list[dict[str, Any]]) -> str:
     if len({path for path, _ in leaves}) != len(leaves):
         raise Invalid("a path in it stands for two files")
     nodes = [hashlib.sha256(b"\0" + path + b"\0" + digest).digest() for path, digest in leaves]
-    while len(nodes) > 1:  # level by level; the last of an odd number goes up as it is
+    for _ in range(len(nodes).bit_length()):  # level by level; the last of an odd number goes up as it is
         pairs = [b"".join(nodes[start : start + 2]) for start in range(0, len(nodes) - 1, 2)]
         nodes = [hashlib.sha256(b"\1" + pair).digest() for pair in pairs] + nodes[len(pairs) * 2 :]
     return (nodes[0] if nodes else hashlib.sha256().digest()).hex()
@@ -420,20 +433,114 @@ def predicate_of(run: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def problem_of_record(data: bytes, predicate: dict[str, Any]) -> str:
+def problem_of_record(_data: bytes, run: dict[str, Any], predicate: dict[str, Any]) -> str:
     """Compute what the attestation says again from `run.json`."""
-    try:
-        told = predicate_of(decoded_json(data, strict=False))
-    except Invalid as problem:
-        return str(problem)
-    except (KeyError, TypeError, AttributeError, ValueError):
-        return "it is no run record"
+    told = predicate_of(run)
     unlike = [name for name, value in told.items() if predicate[name] != value]
     return f"the attestation says otherwise of: {', '.join(unlike)}" if unlike else ""
 
 
-SAYS: dict[str, Callable[[bytes, dict[str, Any]], str]] = {"run.json": problem_of_record}
-"""A further file whose content must agree with the attestation gets its function here."""
+REASONS = {"timed-out": "timed-out", "breaker-open": "breaker-open"}
+REASONS.update(dict.fromkeys(("unreadable", "vanished", "special-file", "symlink"), "unreadable"))  # others: failed
+
+
+def coverage_cells(run: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str, str]]:
+    """Return state, reason and earlier run of each pair of file and detector; raises Invalid where one was left out."""
+    reasons = {(entry["path"], entry["detector"]): entry["reason"] for entry in run["not_analysed"]}
+    units = {(unit["path"], unit["detector"]): unit for unit in run["units"]}
+    cells: dict[tuple[str, str], tuple[str, str, str]] = {}
+    for pair in ((file, detector) for file in run["files"] for detector in run["detectors"]):
+        file, detector = pair
+        place = (file["path"], detector["name"])
+        unit, applies = units.pop(place, None), file["language"] in detector["languages"]
+        if unit is None:
+            cells[place] = ("unaccounted", "", "") if applies else ("not-applicable", file["language"], "")
+        elif unit["state"] == "not-analysed":
+            earlier = unit["run_id"] if unit["run_id"] != run["run_id"] else ""
+            cells[place] = (REASONS.get(reasons.get(place, ""), "failed"), reasons.get(place, ""), earlier)
+        else:
+            cells[place] = ("from-cache", "", unit["run_id"]) if unit["state"] == "cached" else ("analysed", "", "")
+        if run["whole"] and applies != (unit is not None):
+            raise Invalid(f"{place[0]} by {place[1]}: the run calls itself whole, and what was planned was not done")
+    answered = sum(state not in ("unaccounted", "not-applicable") for state, _, _ in cells.values())
+    if run["whole"] and (units or answered != len(run["units"])):
+        raise Invalid("the run calls itself whole, and has answers of what was not planned")
+    return cells
+
+
+def coverage_of(run: dict[str, Any]) -> dict[str, Any]:
+    """Return the coverage statement that follows from a run: one state for each pair of file and detector."""
+    cells = coverage_cells(run)
+    known = sorted(set(cells.values()))
+    detectors = sorted(run["detectors"], key=lambda detector: str(detector["name"]))
+    columns, planned, blank = [], 0, 0
+    for detector in detectors:
+        states = [cells[file["path"], detector["name"]][0] for file in run["files"]]
+        counts = {state: states.count(state) for state in sorted(set(states))}
+        planned += len(states) - counts.get("not-applicable", 0)
+        blank += counts.get("unaccounted", 0)
+        narrower = {rule["id"]: rule["languages"] for rule in detector["rules"] if rule["languages"]}
+        columns.append(
+            {
+                "detector": detector["name"],
+                "version": detector["version"],
+                "languages": detector["languages"],
+                "rules": [rule["id"] for rule in detector["rules"]],
+                "narrower": {k: v for k, v in sorted(narrower.items()) if set(v) < set(detector["languages"])},
+                "counts": counts,
+            }
+        )
+    silent = [(f["path"], f["detector"], f["finding"]["rule"]) for f in run["findings"] if f["finding"]["suppression"]]
+    names = ("state", "reason", "run")
+    return {
+        "version": 1,
+        "run_id": run["run_id"],
+        "whole": run["whole"],
+        "snapshot": {"merkle_root": snapshot_root(run["files"]), "files": len(run["files"])},
+        "planned": planned,
+        "accounted": planned - blank,
+        "detectors": columns,
+        "cells": [{name: said for name, said in zip(names, cell) if said} for cell in known],  # noqa: B905  # Python 3.9
+        "files": [
+            [file["path"], file["language"], [known.index(cells[file["path"], item["name"]]) for item in detectors]]
+            for file in sorted(run["files"], key=lambda file: str(file["path"]))
+        ],
+        "suppressed": [[*key, count] for key, count in sorted(collections.Counter(silent).items())],
+        "excluded": sorted(run["excluded"], key=lambda item: (item["path"], item["by"], item["files"])),
+        "unreadable": sorted(
+            (item for item in run["not_analysed"] if not item["detector"]),
+            key=lambda item: (item["path"], item["reason"], item["detail"]),
+        ),
+    }
+
+
+def problem_of_coverage(data: bytes, run: dict[str, Any], _predicate: dict[str, Any]) -> str:
+    """Compute `coverage.json` again from `run.json`: every file and detector has the state that the record shows."""
+    return "" if spelled(coverage_of(run)) + b"\n" == data else "it says otherwise than run.json"
+
+
+MUST_NAME = ("run.json",)
+SAYS: dict[str, Callable[[bytes, dict[str, Any], dict[str, Any]], str]] = {
+    "run.json": problem_of_record,
+    "coverage.json": problem_of_coverage,
+}
+"""A further file whose content must agree with the run's record or the attestation gets its function here."""
+
+
+def check_contents(folder: Path, checks: list[Check], predicate: dict[str, Any]) -> list[Check]:
+    """Hold what the files say, where they are what was signed, against the record and the attestation."""
+    problems = {check.file: check.problem for check in checks}
+    for name, says in SAYS.items():
+        if problems.get("run.json", "missing") or problems.get(name, "missing"):
+            continue  # it is told already, or there is nothing to hold it against
+        try:
+            run = decoded_json(read(folder, "run.json"), strict=False)
+            problems[name] = says(read(folder, name), run, predicate)
+        except Invalid as problem:
+            problems[name] = str(problem)
+        except (KeyError, TypeError, AttributeError, ValueError):
+            problems[name] = "it is no run record" if name == "run.json" else "it cannot be held against run.json"
+    return [Check(name, problem) for name, problem in problems.items()]
 
 
 # -- The folder --------------------------------------------------------------------------------------------------------
@@ -487,8 +594,8 @@ def check_key(folder: Path, trusted: bytes) -> tuple[Check, bytes]:
     return Check(PUBLIC_KEY, "" if trusted in (b"", key) else "it is not the key that you trust"), key
 
 
-def check_file(folder: Path, subject: dict[str, Any], predicate: dict[str, Any]) -> Check:
-    """Check that a file is the one that was signed, and says what the attestation says."""
+def check_file(folder: Path, subject: dict[str, Any]) -> Check:
+    """Check that a file is the one that was signed."""
     name = subject["name"]
     try:
         data = read(folder, name)
@@ -496,7 +603,7 @@ def check_file(folder: Path, subject: dict[str, Any], predicate: dict[str, Any])
         return Check(name, str(problem))
     if hashlib.sha256(data).hexdigest() != subject["digest"]["sha256"]:
         return Check(name, "its content is not what was signed")
-    return Check(name, SAYS[name](data, predicate) if name in SAYS else "")
+    return Check(name, "")
 
 
 def verify(folder: Path, trusted: bytes = b"") -> Verdict:
@@ -521,8 +628,10 @@ def verify(folder: Path, trusted: bytes = b"") -> Verdict:
         return Verdict([key_check, Check(ATTESTATION, str(problem))], None, key, bool(trusted), 0)
     predicate = statement["predicate"]
     ledger, records = check_ledger(folder, predicate, hashlib.sha256(data).hexdigest())
-    files = [check_file(folder, subject, predicate) for subject in statement["subject"]]
-    checks = [key_check, Check(ATTESTATION, ""), *ledger, *files]
+    files = [check_file(folder, subject) for subject in statement["subject"]]
+    named = {check.file for check in files}
+    files += [Check(name, "the attestation does not name it") for name in MUST_NAME if name not in named]
+    checks = [key_check, Check(ATTESTATION, ""), *ledger, *check_contents(folder, files, predicate)]
     named = {check.file for check in checks}
     more = [
         Check(name, "it is not in the attestation")
@@ -585,6 +694,22 @@ def ledger_in_words(ledger: dict[str, Any], records: int) -> list[str]:
     ]
 
 
+def statement_in_words(file: Path, key: bytes) -> list[str]:
+    """Return what somebody signed about evidence, line by line; raises Invalid where that key did not sign it."""
+    statement = signed_by(read(file.parent, file.name), key)
+    if not isinstance(statement, dict) or not fits(
+        statement.get("subject"), [{"name": str, "digest": {"sha256": str}}]
+    ):
+        raise Invalid("it holds no statement about evidence")
+    about = [f"About run {item['name']}, attestation {item['digest']['sha256']}" for item in statement["subject"]]
+    told = json.dumps(statement.get("predicate"), ensure_ascii=False, indent=2).split("\n")
+    return [
+        f"Signed by the key that you gave, {hashlib.sha256(key).hexdigest()}: {statement.get('predicateType')}",
+        *about,
+        *told,
+    ]
+
+
 def plain(text: str) -> str:
     """Escape what is not printable: a file's name must not drive the terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
@@ -600,12 +725,19 @@ def main(words: list[str]) -> int:
         trusted = key_of(given.public_key.read_bytes()[:MAX_KEY_BYTES]) if given.public_key is not None else b""
     except (OSError, Invalid) as problem:
         parser.error(plain(f"the key {given.public_key} cannot be used: {problem}"))
-    if not given.folder.is_dir():
-        parser.error(plain(f"{given.folder} is no folder"))
-    verdict = verify(given.folder, trusted)
-    for line in in_words(verdict):
+    if given.folder.is_dir():
+        verdict = verify(given.folder, trusted)
+        lines, ok = in_words(verdict), verdict.ok
+    elif given.folder.exists() and trusted:
+        try:
+            lines, ok = statement_in_words(given.folder, trusted), True
+        except Invalid as problem:
+            lines, ok = [f"FAIL {given.folder}: {problem}"], False
+    else:
+        parser.error(plain(f"{given.folder} is no folder, nor a statement that comes with --public-key"))
+    for line in lines:
         sys.stdout.write(plain(line).encode("ascii", "backslashreplace").decode() + "\n")
-    return 0 if verdict.ok else 1
+    return 0 if ok else 1
 
 
 if __name__ == "__main__":

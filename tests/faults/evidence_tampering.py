@@ -56,6 +56,7 @@ class Tampering:
             (self._two_exchanged, False), (self._of_another_run, False), (self._respelled_envelope, True),
             (self._respelled_proof, True), (self._edited_proof, True), (self._edited_statement, True),
             (self._edited_record, True), (self._signed_by_another, False), (self._edited_key, True),
+            (self._edited_coverage, True),
         )  # fmt: skip
         for number in range(count):
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -197,6 +198,7 @@ class Tampering:
             "no ledger": lambda: predicate.update(ledger={"recorded": "no", "reason": "x"}),
             "tag": lambda: predicate["ledger"].update(recorded="maybe"),
             "fewer": subjects.pop,
+            "no record": lambda: subjects.remove(next(s for s in subjects if s["name"] == "run.json")),
             "none": subjects.clear,
             "twice": lambda: subjects.append(subjects[-1]),
             "order": subjects.reverse,
@@ -235,13 +237,40 @@ class Tampering:
         name = self._choose.choice(sorted(edits))
         edits[name]()
         data = json.dumps(run, separators=(",", ":"), ensure_ascii=False).encode()
-        (self.folder / "run.json").write_bytes(self._choose.choice((data, data, data, b"[]", b"\xff", b"[" * 100_000)))
+        self._sign_anew("run.json", self._choose.choice((data, data, data, b"[]", b"\xff", b"[" * 100_000)))
+        return name
+
+    def _edited_coverage(self) -> object:
+        """Change the coverage statement, and sign its new digest with the honest key: the record contradicts it."""
+        file = self.folder / "coverage.json"
+        if not file.exists():
+            return self._edited_record()
+        told = json.loads(file.read_bytes())
+        edits: dict[str, Callable[[], object]] = {
+            "row": told["files"].pop,
+            "two rows": lambda: told["files"].append(told["files"][0]),
+            "cell": lambda: told["files"][0].__setitem__(2, [n + 1 for n in told["files"][0][2]]),
+            "state": lambda: told["cells"][0].update(state="failed"),
+            "counts": lambda: told["detectors"][0]["counts"].update(analysed=99),
+            "planned": lambda: told.update(planned=99),
+            "accounted": lambda: told.update(accounted=0),
+            "excluded": lambda: told.update(excluded=[]),
+            "root": lambda: told["snapshot"].update(merkle_root="0" * 64),
+            "more": lambda: told.update(more=1),
+        }
+        name = self._choose.choice(sorted(edits))
+        edits[name]()
+        data = json.dumps(told, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+        self._sign_anew("coverage.json", self._choose.choice((data, data, data, b"[]", b"\xff", data + b" ")))
+        return name
+
+    def _sign_anew(self, name: str, data: bytes) -> None:
+        (self.folder / name).write_bytes(data)
         statement = self._statement()
         for subject in statement["subject"]:
             digest = hashlib.sha256((self.folder / subject["name"]).read_bytes()).hexdigest()
             subject["digest"]["sha256"] = digest
         self._sign(statement, self._key)
-        return name
 
     def _signed_by_another(self) -> object:
         """Forge: the key is exchanged, too, or only the signature is."""
