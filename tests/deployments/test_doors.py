@@ -47,6 +47,8 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "evidence verify": ("{none}",),
     "access token": ("alice", "--role", "auditor", "--output", "{none}/token", "--keys", "{none}"),
     "access review": ("{none}",),
+    "detectors qualify": ("ruff", "--sources", "{none}", "--output", "{none}.jsonl"),
+    "detectors agreement": ("{none}",),
     "waiver create": (
         *("--fingerprint", "x", "--reason", "r", "--control", "AC-5", "--until", "2027-01-31"),
         *("--keys", "{none}", "--output", "{none}.json"),
