@@ -80,8 +80,9 @@ OPERATORS = (
         ("try:", "    mutant_n = 1", "except ValueError:", "    raise"),
     ),
     Operator(
-        "endless-loop", "python", ("P10-R2",),
-        ("while True:", "    mutant_n = 1"), ("for mutant_n in (1, 2, 3):", "    pass"),
+        # Not `while True` without a way out: rule 2 lets a server's loop run for ever.
+        "unbounded-loop", "python", ("P10-R2",),
+        ("while mutant_more():", "    mutant_n = 1"), ("for mutant_n in (1, 2, 3):", "    pass"),
     ),
     Operator(
         "shell", "python", ("bandit/B602", "bandit/B605"),
