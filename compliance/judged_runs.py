@@ -1,33 +1,49 @@
-"""What is held against a settled run before its record is sealed, the same at both doors: waivers."""
+"""What is held against a settled run before its record is sealed, at both doors: waivers and qualifications."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from detectors.errors import UsageError
 from detectors.model import RunRecord
 
 __all__ = ["judged"]
 
 
-def judged(run: RunRecord, *, waivers: Path | None = None) -> RunRecord:
+def judged(
+    run: RunRecord,
+    *,
+    waivers: Path | None = None,
+    qualifications: Path | None = None,
+    qualification_key: Path | None = None,
+) -> RunRecord:
     """
     Return the record with what the operator's folders say of it.
 
     Args:
         run: As the engine settled it.
         waivers: Folder of waivers; `None` for none.
+        qualifications: Folder of qualification statements; `None` for none.
+        qualification_key: Public key whose signature counts for them.
 
     Raises:
-        UsageError: A folder that is not there, or waivers without an access policy.
-        PolicyInvalid: The access policy cannot be used.
+        UsageError: A folder that is not there, waivers without an access policy, qualifications without a key.
+        KeyUnusable, PolicyInvalid: The key or the access policy cannot be used.
     """
-    if waivers is None:
-        return run
-    from compliance.access_policy import Policy
-    from compliance.identity import AccessPlaces
-    from compliance.waived_runs import with_waivers
+    found = run
+    if qualifications is not None:
+        from compliance.qualification import with_qualifications
+        from compliance.signing import VerifyingKey
 
-    file = AccessPlaces.read().policy
-    found = with_waivers(run, waivers, None if file is None else Policy.read(file))
-    assert found.findings_digest == run.findings_digest, "who lets a finding pass does not change what was found"
+        if qualification_key is None:
+            raise UsageError("--qualifications needs the key whose signature counts (--qualification-key)")
+        found = with_qualifications(found, qualifications, VerifyingKey.load(qualification_key))
+    if waivers is not None:
+        from compliance.access_policy import Policy
+        from compliance.identity import AccessPlaces
+        from compliance.waived_runs import with_waivers
+
+        file = AccessPlaces.read().policy
+        found = with_waivers(found, waivers, None if file is None else Policy.read(file))
+    assert found.findings_digest == run.findings_digest, "what is said of a run does not change what was found"
     return found

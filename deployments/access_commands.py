@@ -18,6 +18,7 @@ from detectors.errors import UsageError
 
 if TYPE_CHECKING:
     from compliance.access_policy import InstalledAccessPolicy, Policy
+    from compliance.access_review import Person
 
 __all__ = ["access_app"]
 
@@ -200,15 +201,27 @@ def review(
         raise UsageError(f"there is no file {export}; `detector-pool audit export` prints it")
     with opened as lines:
         found = review_of(installed.policy, iter(lambda: lines.readline(MAX_LINE_BYTES + 1), b""))
-    rows = [
-        f"{one.kind} {one.name}: roles {', '.join(one.roles) or 'none'}; "
-        f"may {', '.join(one.may) or 'nothing everywhere'}; did {_counted(one.did)}; refused {_counted(one.refused)}"
-        + ("; HAS NO ROLE NOW" if one.stale else "")
-        for one in found.people
-    ]
+    rows = [line for one in found.people for line in _reviewed(one)]
     text = "\n".join([*rows, f"{found.records} records, {len(found.people)} people"])
     _answer(msgspec.to_builtins(found), text, json=json)
     raise typer.Exit(1 if any(one.stale for one in found.people) else 0)
+
+
+def _reviewed(one: Person) -> list[str]:
+    """Return the lines of one person: may, did, was refused, since when; then what differs by tree."""
+    assert one.name, "somebody has a name"
+    did, refused = _counted(one.did), _counted(one.refused)
+    since = f" from {one.did_first} to {one.did_last}" if one.did_first else ""
+    refused_since = f" from {one.refused_first} to {one.refused_last}" if one.refused_first else ""
+    lines = [
+        f"{one.kind} {one.name}: roles {', '.join(one.roles) or 'none'}; "
+        f"may {', '.join(one.may) or 'nothing everywhere'}; did {did}{since}; refused {refused}{refused_since}"
+        + ("; HAS NO ROLE NOW" if one.stale else "")
+    ]
+    lines += [f"  on {tree}: may {', '.join(actions)}, too" for tree, actions in one.may_on.items()]
+    lines += [f"  on {tree}: may not {', '.join(actions)}" for tree, actions in one.not_on.items()]
+    lines += [f"  did on {tree}" for tree in one.did_on] + [f"  was refused on {tree}" for tree in one.refused_on]
+    return lines
 
 
 def _installed() -> InstalledAccessPolicy:

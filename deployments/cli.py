@@ -25,6 +25,7 @@ from deployments.certificate_commands import certificates_app
 from deployments.compliance_commands import run_audit_command
 from deployments.doors import guarded
 from deployments.evidence_commands import Quality, evidence_app, ledger_place, refuse_existing, scan_with_evidence
+from deployments.qualification_commands import QUALIFY_EXAMPLE, agreement_command, qualify_command
 from deployments.waiver_commands import waiver_app
 from detectors.errors import DetectorPoolError, UsageError
 
@@ -65,6 +66,10 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(access_app, name="access")
 app.add_typer(certificates_app, name="certs")
 app.add_typer(waiver_app, name="waiver")
+detectors_app.command("qualify", epilog=QUALIFY_EXAMPLE)(qualify_command)
+detectors_app.command("agreement", epilog="Example: detector-pool detectors agreement evidence/tonight/run.json")(
+    agreement_command
+)
 run_app.command(
     "audit", epilog="Example: detector-pool run audit --ledger audit/ledger --evidence evidence --checkpoint kept/note"
 )(run_audit_command)
@@ -131,6 +136,12 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     waivers: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Signed waivers; who may sign them is the access policy's.")
     ] = None,
+    qualifications: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Statements of `detectors qualify`: who is fit for the run.")
+    ] = None,
+    qualification_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Public key that signed them; this machine's own when absent.")
+    ] = None,
 ) -> None:
     """
     Scan source trees with every detector; only what changed since the last run is analysed again.
@@ -153,7 +164,10 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         refuse_existing(evidence)
     through_prefect = context.parent is not None and context.parent.info_name == "run"
     with _progress() as progress:
-        quality = Quality(validate or data_docs is not None, data_docs, waivers)
+        quality = Quality(
+            validate or data_docs is not None, data_docs, waivers, qualifications,
+            qualification_key or settings.keys / "public-key.pem",
+        )  # fmt: skip
         by = _by_flow if through_prefect else scan_with_evidence
         run = by(options, evidence, ledger, settings, progress, quality)
     _write(_rendered(run, shape, lines=not through_prefect), output)
@@ -358,6 +372,7 @@ def _by_flow(  # noqa: PLR0917  # p10: ignore[R10] the same as scan_with_evidenc
         return run_scan_flow(
             options, evidence=evidence, keys=settings.keys, passphrase=settings.passphrase, progress=progress,
             ledger=place, validate_tables=quality.wanted, data_docs=quality.docs, waivers=quality.waivers,
+            qualifications=quality.qualifications, qualification_key=quality.qualification_key,
         )  # fmt: skip
 
 
@@ -425,6 +440,8 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
     if run.waivers:
         without, with_them = open_counts(run)
         parts.append(f"open findings: {with_them} with waivers, {without} without ({len(run.waivers)} waivers given)")
+    for one in run.qualifications:
+        parts.append(_plain(f"{one.detector} {one.version}: {one.state}" + (f", {one.problem}" if one.problem else "")))
     for table in run.validated:
         told = f"validated {table.table}: {table.outcome}, {table.rows} rows, {table.checks} expectations"
         parts.append(_plain("; ".join((told, *table.problems))))

@@ -31,7 +31,7 @@ class Door:
     target: str
     """A store; empty for a command that runs detectors on trees."""
     folder: str = ""
-    """Parameter that names the store's folder."""
+    """Parameter that names the store's folder; of a command that runs detectors, the trees', `paths` when empty."""
     detectors: Callable[[Mapping[str, Any]], tuple[str, ...] | None] | None = None
     """From the parameters, which detectors run; all for None."""
 
@@ -70,6 +70,8 @@ DOORS: Mapping[str, Door] = {
     "access token": Door("administer", "policy"),
     "access policy": Door("read", "policy"),
     "access review": Door("read", "policy"),
+    "detectors qualify": Door("run", "", "sources", detectors=_named),
+    "detectors agreement": Door("read", "evidence", "file"),
     "waiver create": Door("waive", "waivers"),
     "waiver approve": Door("approve", "waivers"),
     "waiver list": Door("read", "waivers", "folder"),
@@ -123,4 +125,6 @@ def _ask(door: Door, parameters: Mapping[str, Any]) -> None:
         require(door.action, door.target, door="command", folder=None if folder is None else Path(folder))
         return
     assert door.detectors is not None, "a door without a store runs detectors"
-    require_detectors(map(Path, parameters["paths"]), door.detectors(parameters), door="command")
+    trees = parameters[door.folder or "paths"]
+    listed = trees if isinstance(trees, (list, tuple)) else [trees]
+    require_detectors(map(Path, listed), door.detectors(parameters), door="command")

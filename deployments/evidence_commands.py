@@ -217,12 +217,16 @@ class Quality(NamedTuple):
     wanted: bool
     docs: Path | None
     waivers: Path | None = None
+    qualifications: Path | None = None
+    qualification_key: Path | None = None
 
     def judged(self, record: RunRecord) -> RunRecord:
         """Return the record with its waivers, and with what validating its tables showed where that is wanted."""
         from compliance.judged_runs import judged
 
-        record = judged(record, waivers=self.waivers)
+        record = judged(
+            record, waivers=self.waivers, qualifications=self.qualifications, qualification_key=self.qualification_key
+        )
         if not self.wanted:
             return record
         from compliance.expectations import validated

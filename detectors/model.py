@@ -29,6 +29,7 @@ __all__ = [
     "Marker",
     "NotAnalysed",
     "Outcome",
+    "QualificationRecord",
     "Reason",
     "Region",
     "Related",
@@ -319,6 +320,22 @@ class WaiverRecord(msgspec.Struct, frozen=True):
     """Why it was refused, or that it matches nothing."""
 
 
+class QualificationRecord(msgspec.Struct, frozen=True):
+    """Whether a signed statement says how good a detector of this run is."""
+
+    detector: str
+    version: str
+    state: Literal["qualified", "expired", "unqualified"]
+    statement: str = ""
+    """Digest of the statement's file."""
+    expires: str = ""
+    recall: tuple[float | None, float | None, float | None] = (None, None, None)
+    """Share, and its 95 % interval."""
+    precision: tuple[float | None, float | None, float | None] = (None, None, None)
+    problem: str = ""
+    """Why it is not qualified."""
+
+
 class TableCheck(msgspec.Struct, frozen=True):
     """What validating one table of a run showed."""
 
@@ -371,6 +388,8 @@ class RunRecord(msgspec.Struct, frozen=True):
     """The run's own tables held against expectations, where that was asked for."""
     waivers: tuple[WaiverRecord, ...] = ()
     """All that were given, with what became of them."""
+    qualifications: tuple[QualificationRecord, ...] = ()
+    """One for each detector, where statements were given."""
 
     def __post_init__(self) -> None:
         """Hold the record against itself; raises ValueError, also where one is read that somebody else wrote."""

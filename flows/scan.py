@@ -90,6 +90,8 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     validate_tables: bool = False,
     data_docs: str | None = None,
     waivers: str | None = None,
+    qualifications: str | None = None,
+    qualification_key: str | None = None,
 ) -> RunRecord:
     """
     Scan source trees with every detector; write and verify signed evidence.
@@ -114,6 +116,8 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         validate_tables: Whether the run's own tables are held against expectations.
         data_docs: New folder for what that showed, as HTML.
         waivers: Folder of signed waivers.
+        qualifications: Folder of qualification statements.
+        qualification_key: File of the public key that signed them.
 
     Raises:
         AccessDenied: Who asks for this run may not.
@@ -135,7 +139,11 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     key = None if folder is None else SigningKey.load_or_create(place, caller.passphrase)
     with RunTrail(caller.ledger) as trail:
         record = _scanned(options, trail, stages.told(caller.progress))
-        record = judged(record, waivers=Path(waivers) if waivers else None)
+        record = judged(
+            record, waivers=Path(waivers) if waivers else None,
+            qualifications=Path(qualifications) if qualifications else None,
+            qualification_key=Path(qualification_key) if qualification_key else None,
+        )  # fmt: skip
         if validate_tables:
             record = quality.validate(_quoted(record), Path(data_docs) if data_docs else None)
         quoted = _quoted(record)
@@ -161,6 +169,8 @@ def run_scan_flow(
     validate_tables: bool = False,
     data_docs: Path | None = None,
     waivers: Path | None = None,
+    qualifications: Path | None = None,
+    qualification_key: Path | None = None,
 ) -> RunRecord:
     """
     Run the flow in this process, against the server that `PREFECT_API_URL` names.
@@ -175,6 +185,8 @@ def run_scan_flow(
         validate_tables: Whether the run's own tables are held against expectations.
         data_docs: New folder for what that showed, as HTML.
         waivers: Folder of signed waivers.
+        qualifications: Folder of qualification statements.
+        qualification_key: File of the public key that signed them.
 
     Returns:
         The record, also of a run that is not whole or not valid (whose flow run has failed).
@@ -199,6 +211,8 @@ def run_scan_flow(
             validate_tables=validate_tables,
             data_docs=None if data_docs is None else str(data_docs.absolute()),
             waivers=None if waivers is None else str(waivers.absolute()),
+            qualifications=None if qualifications is None else str(qualifications.absolute()),
+            qualification_key=None if qualification_key is None else str(qualification_key.absolute()),
         )
     except (NotWhole, quality.NotValid) as problem:
         return problem.record

@@ -40,6 +40,8 @@ def dumps(run: RunRecord) -> bytes:
         without, with_them = open_counts(run)
         shown["summary"] |= {"open_without_waivers": without, "open_with_waivers": with_them}
         shown["waivers"] = msgspec.to_builtins(run.waivers)
+    if run.qualifications:
+        shown["qualifications"] = msgspec.to_builtins(run.qualifications)
     if any(item.baseline != "none" for item in run.findings) or run.absent:
         shown["absent"] = list(run.absent)
     return msgspec.json.encode(shown) + b"\n"

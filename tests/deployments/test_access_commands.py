@@ -166,3 +166,46 @@ def test_a_review_reads_a_real_export(tmp_path: Path) -> None:
     assert reviewed.returncode == 0, reviewed.stderr
     assert b"token alice: roles auditor; may nothing everywhere; did nothing; refused run 2" in reviewed.stdout
     assert b"5 records, 3 people" in reviewed.stdout
+
+
+def test_a_review_of_real_runs_says_who_did_and_was_refused_where_and_since_when(
+    tmp_path: Path, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """When this fails, rules for single trees are not seen in a review, or a real run or denial is not counted."""
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    for tree in (ours, theirs):
+        tree.mkdir()
+        (tree / "a.py").write_text("x = 1\n")
+    rules = f"""
+    @id("ours") permit (principal in Role::"developer", action == Action::"run", resource)
+    when {{ context.tree like "{ours}*" }};
+    @id("look") permit (principal in Role::"developer", action in [Action::"read", Action::"verify"], resource);
+    @id("a") permit (principal in Role::"auditor", action == Action::"read", resource);
+    @id("s") permit (principal in Role::"service", action == Action::"run", resource);
+    """
+    state = Path(os.environ["DETECTOR_POOL_HOME"]) / "state"
+    house(state, ("developer",), rules)
+    environment = {**os.environ, "DETECTOR_POOL_PASSPHRASE": "secret"}
+
+    def run(*words: str | Path, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "deployments.cli", *map(str, words)]
+        return subprocess.run(command, env=environment, input=given, capture_output=True, check=False)
+
+    detector = ("--detectors", "power-of-ten-python", "--fail-on", "never")
+    allowed = run("scan", ours, *detector, "--evidence", tmp_path / "evidence")
+    denied = run("scan", theirs, *detector)
+    exported = b"".join(run("audit", "export", "--ledger", state / name).stdout for name in ("ledger", "pool-ledger"))
+    text = run("access", "review", "-", given=exported)
+    export = tmp_path / "events.jsonl"
+    export.write_bytes(exported)
+    _, found = _run(capfdbinary, "access", "review", export)
+    (me,) = (one for one in found["people"] if (one["kind"], one["name"]) == ("user", ME))
+
+    assert (allowed.returncode, denied.returncode) == (0, 6), (allowed.stderr, denied.stderr)
+    assert (me["roles"], me["may"], me["may_on"][f"{ours}*"]) == (["developer"], ["read", "verify"], ["run"])
+    assert (me["did"], me["did_on"]) == ({"scan.started": 1}, [str(ours)])
+    assert (me["refused"], me["refused_on"]) == ({"run": 1}, [str(theirs)])
+    assert me["did_first"] == me["did_last"] != ""
+    assert me["refused_first"] >= me["did_first"]
+    assert f"on {ours}*: may run, too".encode() in text.stdout
+    assert f"was refused on {theirs}".encode() in text.stdout

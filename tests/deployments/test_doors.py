@@ -49,6 +49,8 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "evidence carry": ("{none}", "{none}", "--output", "{none}-new"),
     "access token": ("alice", "--role", "auditor", "--output", "{none}/token", "--keys", "{none}"),
     "access review": ("{none}",),
+    "detectors qualify": ("ruff", "--sources", "{none}", "--output", "{none}.jsonl"),
+    "detectors agreement": ("{none}",),
     "waiver create": (
         *("--fingerprint", "x", "--reason", "r", "--control", "AC-5", "--until", "2027-01-31"),
         *("--keys", "{none}", "--output", "{none}.json"),
