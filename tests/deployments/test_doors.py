@@ -40,7 +40,6 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "scan": ("{none}", "--detectors", "ruff", "--fail-on", "nonsense"),
     "run scan": ("{none}", "--detectors", "ruff", "--fail-on", "nonsense"),
     "comply": ("{none}",),
-    "run comply": ("{none}", "--no-controls", "--require-controls"),
     "audit init": ("--ledger", "{none}-new"),
     "evidence verify": ("{none}",),
     "access token": ("alice", "--role", "auditor", "--output", "{none}/token", "--keys", "{none}"),
