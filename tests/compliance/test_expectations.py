@@ -100,10 +100,14 @@ def test_a_short_parquet_file_fails(real: RunRecord, tmp_path: Path) -> None:
 
 def test_a_file_without_an_answer_fails(real: RunRecord) -> None:
     """When this fails, a file that no detector answered for is taken for clean."""
-    lost = msgspec.structs.replace(real, units=real.units[1:])
+    fewer = {"planned": real.planned - 1, "executed": real.executed - 1}
+    lost = msgspec.structs.replace(real, units=real.units[1:], **fewer)
     silent = msgspec.structs.replace(real, not_analysed=())
     uncalled = msgspec.structs.replace(
-        real, units=(*real.units, msgspec.structs.replace(real.units[0], path="nobody.c"))
+        real,
+        units=(*real.units, msgspec.structs.replace(real.units[0], path="nobody.c")),
+        planned=real.planned + 1,
+        executed=real.executed + 1,
     )
 
     assert "to_not_be_null on state" in str(_problems(expectations.completeness_table(lost)))

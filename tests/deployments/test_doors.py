@@ -40,6 +40,7 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "scan": ("{none}", "--detectors", "ruff", "--fail-on", "nonsense"),
     "run scan": ("{none}", "--detectors", "ruff", "--fail-on", "nonsense"),
     "comply": ("{none}",),
+    "run comply": ("{none}", "--config", "{none}"),
     "audit init": ("--ledger", "{none}-new"),
     "evidence verify": ("{none}",),
     "access token": ("alice", "--role", "auditor", "--output", "{none}/token", "--keys", "{none}"),
