@@ -238,9 +238,10 @@ def beginning(opened: Opened, reports: Sequence[SegmentReport]) -> Chain:
         return start
     header, number = headers[0], reports[0].number
     release = _told_release(reports)
-    if release is None and all(report.header is not None or report.problem is None for report in reports):
+    damaged = [report.header for report in reports if report.problem not in {None, MISSING}]
+    if release is None and all(bad is not None and bad.released is None for bad in damaged):
         return start
-    # Where the only header that could tell of a retention is damaged, that must be blamed, and not the beginning.
+    # Where the only segment that could tell of a retention is damaged, that must be blamed, and not the beginning.
     return begun(opened, header, number, release)
 
 
@@ -267,8 +268,8 @@ def begun(opened: Opened, header: SegmentHeader, number: int, release: Release |
 
 
 def _told_release(reports: Sequence[SegmentReport]) -> Release | None:
-    """Return the last retention that any header tells of."""
-    told = [report.header.released for report in reports if report.header is not None]
+    """Return the last retention that the header of a sound segment tells of."""
+    told = [report.header.released for report in reports if report.header is not None and report.problem is None]
     return next((release for release in reversed(told) if release is not None), None)
 
 

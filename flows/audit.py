@@ -94,6 +94,18 @@ def verify_evidence(folder: Path, public_key: Path | None) -> Verified:
     return Verified(str(folder), verdict.ok, verdict.anchored, "; ".join(bad[:5]))
 
 
+@task(name="compare-runs", tags=["audit"], cache_policy=NO_CACHE, persist_result=False)
+def compare_runs(ledger: Path, evidence: Path, last: int) -> list[Verified]:
+    """Hold the last runs that the ledger attests against the folders of evidence; return those without one."""
+    from compliance.attested_runs import attested_runs, missing_evidence
+
+    runs = attested_runs(ledger, last)
+    missing = missing_evidence(runs, evidence)
+    assert len(missing) <= last, "no more than were looked for"
+    get_run_logger().info("%d attested runs looked for in %s, %d missing", len(runs), evidence, len(missing))
+    return [Verified(f"run {run}", ok=False, anchored=False, problem=problem) for run, problem in missing.items()]
+
+
 @task(name="publish", tags=["audit"], cache_policy=NO_CACHE, persist_result=False)
 def publish(report: AuditReport) -> None:
     """Make the artifacts: a table of what was verified, and a summary."""
@@ -128,10 +140,10 @@ def audit_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a paramete
     request: str | None = None,
 ) -> AuditReport:
     """
-    Verify the ledger and the evidence of the last runs; fail where anything was changed.
+    Verify the ledger and the evidence of the last runs; fail where anything was changed, or a run's evidence is gone.
 
     Args:
-        ledger: Folder of the ledger.
+        ledger: Folder of the ledger. With `evidence`, the last runs that it attests must have theirs.
         evidence: Folder that holds a folder of evidence for each run.
         last: How many of the newest are verified.
         checkpoint: File with a checkpoint of the ledger, kept elsewhere.
@@ -154,7 +166,10 @@ def audit_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a paramete
         verdict = verify_ledger(Path(ledger), key, Path(checkpoint) if checkpoint else None)
         verified.append(Verified(ledger, verdict.ok, verdict.anchored, verdict.problem or ""))
     if evidence is not None:
-        verified += [verify_evidence(folder, key) for folder in _newest(Path(evidence), last)]
+        # A damaged ledger says of no run that it was; that it is damaged is what counts then.
+        missing = compare_runs(Path(ledger), Path(evidence), last) if ledger and verdict and verdict.ok else []
+        verified += missing
+        verified += [verify_evidence(folder, key) for folder in _newest(Path(evidence), last, needed=not missing)]
     report = AuditReport(verdict, tuple(verified))
     # Quoted, so that Prefect does not walk through it in search of futures.
     quoted: Any = quote(report)
@@ -205,19 +220,19 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path.absolute())
 
 
-def _newest(folder: Path, last: int) -> list[Path]:
+def _newest(folder: Path, last: int, *, needed: bool) -> list[Path]:
     """
-    Return the newest evidence folders, newest first.
+    Return the newest evidence folders, newest first; raises UsageError if one is needed and there is none.
 
     One that does not say when it began comes first: what was damaged must not drop out by its damage.
     """
     if not folder.is_dir():
         raise UsageError(f"{folder} is no folder; name the one that holds the runs' evidence")
     found = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-    if not found:
+    if not found and needed:
         raise UsageError(f"{folder} holds no evidence; there is nothing to verify")
     newest = sorted(found, key=lambda entry: (_began(entry), entry.name), reverse=True)[:last]
-    assert newest, "at least one"
+    assert newest or not needed, "at least one, where nothing else is told"
     return newest
 
 

@@ -144,3 +144,32 @@ def test_appending_starts_and_answers_line_by_line(audit: Audit, tmp_path: Path)
             assert json.loads(process.stdout.readline()) == {"index": number}
         process.stdin.close()
         assert process.wait(60) == 0
+
+
+def test_a_retention_is_told_before_and_after(audit: Audit, tmp_path: Path) -> None:
+    """An operator must see what went, and an auditor that it went by the owner's word; other keys of the answer stay."""
+    audit("init", "--segment-records", "2")
+    for number in range(4):
+        audit("append", given=b'{"n": %d}\n{"n": %d}' % (2 * number, 2 * number + 1))
+    early = audit("checkpoint")
+    (tmp_path / "early").write_bytes(early.stdout.replace(b"\n8\n", b"\n3\n"))
+    nothing = audit("retain", "--keep-days", "1", "--json")
+    done = audit("retain", "--keep-records", "3", "--json")
+    asked = audit("retain")
+    verified = audit("verify")
+    answer = _json(audit("verify", "--json"))
+    forged = audit("verify", "--checkpoint", tmp_path / "early")
+    gone = audit("show", "--index", "0")
+    min((tmp_path / "ledger").glob("*.segment")).unlink()
+    removed = audit("verify")
+
+    assert (_json(nothing)["released_records"], _json(nothing)["index"]) == (0, None)
+    assert (_json(done)["released_records"], _json(done)["first_index"], _json(done)["index"]) == (4, 4, 8)
+    assert (asked.returncode, b"needs to know what to keep" in asked.stderr) == (2, True)
+    assert verified.stdout.startswith(b"intact from record 4 on: 5 records verified, self-consistent only")
+    assert b"the 4 records before record 4, in 2 segments" in verified.stdout
+    assert (answer["verdict"], answer["records"], answer["first_index"]) == ("intact", 9, 4)
+    assert answer["released"]["checkpoint"] == _json(done)["checkpoint"]
+    assert (forged.returncode, b"no key of this ledger signed it" in forged.stderr) == (2, True)
+    assert (gone.returncode, b"has no record 0" in gone.stderr) == (2, True)
+    assert (removed.returncode, b"segment 2 is missing, and was not released" in removed.stdout) == (1, True)

@@ -17,6 +17,7 @@ from compliance.evidence import collect
 from compliance.ledger import Ledger
 from compliance.signing import SigningKey
 from tests.compliance.conftest import make_run
+from tests.compliance.test_run_trail import make_evidence, place_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("prefect"), pytest.mark.timeout(600)]
 SECRET = b"a passphrase of the test"
@@ -71,6 +72,10 @@ def main():
         started.write_bytes(whole)
         audit("older", ledger=place / "older")
         audit("nothing", evidence=place / "empty")
+        runs = {"ledger": place / "runs-ledger", "evidence": place / "runs", "checkpoint": None}
+        audit("attested", **runs)
+        (place / "runs" / "lost").rename(place / "taken")
+        audit("removed", **runs)
 
         options = ScanOptions((place / "tree",), cache=place / "cache", cluster="inline", workers=1)
         report = run_comply_flow(options, ledger=place / "ledger")
@@ -115,6 +120,10 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     for month, name in enumerate(("first", "second", "third"), 1):
         run = msgspec.structs.replace(make_run(), started=f"2026-0{month}-02T03:04:05.678Z")
         _ = collect(run, place / "evidence" / name, key)
+    (place / "runs").mkdir()
+    for name, run_id in (("lost", "a" * 32), ("left", "b" * 32)):
+        run = msgspec.structs.replace(make_run(), run_id=run_id)
+        _ = make_evidence(place / "runs" / name, place_of(place, "runs-ledger"), key, run)
     (place / "tree").mkdir()
     (place / "tree" / "a.py").write_text("def f(n: int) -> int:\n    return eval(str(n))\n")
     script = place / "audited.py"
@@ -125,6 +134,16 @@ def seen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr[-4000:]
     result: dict[str, Any] = json.loads(done.stdout)
     return result
+
+
+def test_an_audit_misses_a_run_whose_evidence_was_removed(seen: dict[str, Any]) -> None:
+    """Evidence that is gone cannot speak; when this fails, whoever deletes a run's folder deletes the run."""
+    attested, removed = seen["attested"], seen["removed"]
+
+    assert (attested["ok"], len(attested["verified"])) == (True, 3)
+    assert (removed["ok"], removed["state"]) == (False, "Failed")
+    assert removed["verified"][1:] == [[f"run {'a' * 32}", False, False], ["left", True, False]]
+    assert removed["alerts"] == [["integrity", f"run {'a' * 32}", "critical"]]
 
 
 def test_an_audit_holds_the_ledger_and_the_newest_runs_against_anchors(seen: dict[str, Any]) -> None:
