@@ -49,6 +49,7 @@ class CallbackSink:
 
     def send(self, alert: Alert) -> None:
         """Call the function."""
+        assert alert.level in LEVELS, "a receiver tells them apart by it"
         try:
             self.function(alert)
         except Exception:  # anybody's code; the watch goes on
@@ -85,6 +86,7 @@ class WebhookSink:
 
     def send(self, alert: Alert) -> None:
         """Post one alert."""
+        assert alert.level in LEVELS, "a receiver tells them apart by it"
         assert alert.check, "whoever gets it learns what was looked at"
         body = msgspec.json.encode(alert)
         now = int(time.time())

@@ -107,6 +107,7 @@ class FairQueue(Generic[Name]):
         assert 0 <= length_s < math.inf, "work takes time, and ends"
         assert name in self._classes, "a class is weighed before it has work"
         mine = self._classes[name]
+        assert mine.weight > 0, "a class without weight was refused"
         if in_turn:
             self._virtual_time = max(self._virtual_time, mine.tag)
         mine.tag += length_s / mine.weight
