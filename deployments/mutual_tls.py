@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 import ssl
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from distributed.security import Security
 
@@ -35,6 +35,7 @@ class MutualTLS(Security):
     def get_connection_args(self, role: Role) -> dict[str, Any]:
         """Return how `role` connects: to a scheduler or worker, at an address that stands in its certificate."""
         arguments: dict[str, Any] = super().get_connection_args(role)  # type: ignore[no-untyped-call]
+        assert role in ACCEPTED, "a role of Dask"
         assert "ssl_context" in arguments, "certificates are there"
         _checked(arguments["ssl_context"]).sslsocket_class = ConnectedSocket
         return arguments
@@ -43,6 +44,7 @@ class MutualTLS(Security):
         """Return how `role` listens, and to whom."""
         arguments: dict[str, Any] = super().get_listen_args(role)  # type: ignore[no-untyped-call]
         assert role in ACCEPTED, "a role of Dask"
+        assert "ssl_context" in arguments, "certificates are there"
         _checked(arguments["ssl_context"]).sslsocket_class = LISTENING[role]
         return arguments
 
@@ -53,41 +55,46 @@ class ConnectedSocket(ssl.SSLSocket):
     def do_handshake(self, block: bool = False) -> None:
         """Shake hands, then look at whom we reached; raises SSLCertVerificationError."""
         super().do_handshake(block)
+        assert not self.server_side, "who is connected to looks at who came instead"
         certificate = self.getpeercert() or {}
         _require_role(certificate, SERVING)
         host = ipaddress.ip_address(str(self.getpeername()[0]).partition("%")[0])
         peer = getattr(host, "ipv4_mapped", None) or host
-        named = {ipaddress.ip_address(str(name)) for kind, name in _names(certificate) if kind == "IP Address"}
+        names: Any = certificate.get("subjectAltName", ())
+        named = {ipaddress.ip_address(str(name)) for kind, name in names if kind == "IP Address"}
         if peer not in named:
             told = f"the certificate is for {', '.join(sorted(map(str, named))) or 'no address'}, not for {peer}"
             raise ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, told)
 
 
-class SchedulerSocket(ssl.SSLSocket):
+class ListeningSocket(ssl.SSLSocket):
+    """Our end of a connection that came; nobody's is taken."""
+
+    accepted: ClassVar[frozenset[str]] = frozenset()
+
+    def do_handshake(self, block: bool = False) -> None:
+        """Shake hands, then look at who came; raises SSLCertVerificationError."""
+        super().do_handshake(block)
+        assert self.server_side, "who connects looks at whom it reached instead"
+        _require_role(self.getpeercert() or {}, self.accepted)
+
+
+class SchedulerSocket(ListeningSocket):
     """A scheduler's end of a connection that it took."""
 
-    def do_handshake(self, block: bool = False) -> None:
-        """Shake hands, then look at who came; raises SSLCertVerificationError."""
-        super().do_handshake(block)
-        _require_role(self.getpeercert() or {}, ACCEPTED["scheduler"])
+    accepted = ACCEPTED["scheduler"]
 
 
-class WorkerSocket(ssl.SSLSocket):
+class WorkerSocket(ListeningSocket):
     """A worker's end of a connection that it took."""
 
-    def do_handshake(self, block: bool = False) -> None:
-        """Shake hands, then look at who came; raises SSLCertVerificationError."""
-        super().do_handshake(block)
-        _require_role(self.getpeercert() or {}, ACCEPTED["worker"])
+    accepted = ACCEPTED["worker"]
 
 
-class ClientSocket(ssl.SSLSocket):
+class ClientSocket(ListeningSocket):
     """A client takes no connections."""
 
-    def do_handshake(self, block: bool = False) -> None:
-        """Refuse; raises SSLCertVerificationError."""
-        super().do_handshake(block)
-        _require_role({}, ACCEPTED["client"])
+    accepted = ACCEPTED["client"]
 
 
 LISTENING: dict[Role, type[ssl.SSLSocket]] = {
@@ -100,6 +107,7 @@ def temporary() -> MutualTLS:
     authority = Authority.make(TEMPORARY_DAYS)
     leaves = {role: authority.issue(role, ("127.0.0.1",), TEMPORARY_DAYS) for role in ROLES}
     assert set(leaves) == set(ROLES), "one for each role"
+    assert len({leaf.key for leaf in leaves.values()}) == len(ROLES), "no two share a key"
     return _security(authority.certificate, leaves)
 
 
@@ -111,13 +119,16 @@ def from_folder(folder: Path, *roles: Role) -> MutualTLS:
         CertificateProblem: They are not there, or open to others.
     """
     assert roles, "somebody uses them"
+    assert set(roles) <= set(ROLES), "no other role has a certificate"
     return _security((folder / f"{AUTHORITY}.pem").read_text(), {role: read_issued(folder, role) for role in roles})
 
 
 def _security(authority: str, leaves: dict[Role, Issued]) -> MutualTLS:
+    assert leaves, "somebody uses them"
     files: dict[str, Any] = {"tls_ca_file": authority, "tls_min_version": ssl.TLSVersion.TLSv1_3}
     for role, issued in leaves.items():
         files |= {f"tls_{role}_cert": issued.certificate, f"tls_{role}_key": issued.key}
+    assert len(files) == 2 + 2 * len(leaves), "a certificate and a key for each"
     return MutualTLS(require_encryption=True, **files)  # type: ignore[no-untyped-call]
 
 
@@ -125,18 +136,15 @@ def _checked(context: ssl.SSLContext) -> ssl.SSLContext:
     # Dask turns this off for authorities that do not keep to RFC 5280; ours does.
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     assert context.verify_mode == ssl.CERT_REQUIRED, "both sides show a certificate"
+    assert context.minimum_version == ssl.TLSVersion.TLSv1_3, "nothing older is spoken"
     return context
 
 
 def _require_role(certificate: Any, allowed: frozenset[str]) -> None:
+    assert allowed <= frozenset(ROLES), "no other role has a certificate"
     roles = {
         value for part in certificate.get("subject", ()) for name, value in part if name == "organizationalUnitName"
     }
     if len(roles) != 1 or not roles <= allowed:
         told = f"a certificate for {', '.join(sorted(roles)) or 'no role'} is not taken here"
         raise ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, told)
-
-
-def _names(certificate: Any) -> tuple[tuple[str, str], ...]:
-    names: tuple[tuple[str, str], ...] = certificate.get("subjectAltName", ())
-    return names

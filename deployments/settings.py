@@ -80,6 +80,7 @@ class Settings:
         if cache is not None and cache.absolute() == state:
             raise UsageError(f"{cache} holds keys, and a cache may be deleted at any time; name another --cache")
         settings = cls((cache or default_cache).absolute(), state, _passphrase(passphrase_file))
+        assert settings.cache != settings.state, "what may be deleted lies apart from what must be kept"
         assert settings.cache.is_absolute(), "every process of the run means the same folder"
         assert settings.state.is_absolute(), "every process of the run means the same folder"
         assert settings.passphrase is None or len(settings.passphrase) > 0, "an empty passphrase would lock nothing"

@@ -7,6 +7,7 @@ anybody else's, and an old one from a new one: HMAC-SHA256 over the time and the
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 import http.client
@@ -35,24 +36,22 @@ class LogSink:
 
     def send(self, alert: Alert) -> None:
         """Write one line."""
+        assert alert.level in LEVELS, "each level has one of the log's"
         _LOG.log(LEVELS[alert.level], "%s %s: %s", alert.check, alert.subject, alert.message)
 
 
+@dataclasses.dataclass(frozen=True)
 class CallbackSink:
-    """
-    Hands alerts to a function.
+    """Hands alerts to a function."""
 
-    Args:
-        function: Called with each alert; what it raises is logged, and hides no other alert.
-    """
-
-    def __init__(self, function: Callable[[Alert], object]) -> None:
-        self._function = function
+    function: Callable[[Alert], object]
+    """Called with each alert; what it raises is logged, and hides no other alert."""
 
     def send(self, alert: Alert) -> None:
         """Call the function."""
+        assert alert.level in LEVELS, "a receiver tells them apart by it"
         try:
-            self._function(alert)
+            self.function(alert)
         except Exception:  # anybody's code; the watch goes on
             _LOG.exception("an alert's callback failed on %s of %s", alert.check, alert.subject)
 
@@ -83,9 +82,12 @@ class WebhookSink:
             raise UsageError(f"a webhook's secret has at least {SECRET_BYTES} bytes")
         self._parts, self._secret, self._context = parts, secret, context
         self._host: str = parts.hostname
+        assert self._host, "an alert goes somewhere"
 
     def send(self, alert: Alert) -> None:
         """Post one alert."""
+        assert alert.level in LEVELS, "a receiver tells them apart by it"
+        assert alert.check, "whoever gets it learns what was looked at"
         body = msgspec.json.encode(alert)
         now = int(time.time())
         headers = {
@@ -93,6 +95,7 @@ class WebhookSink:
             "X-Detector-Pool-Signature": f"t={now},v1={signature(self._secret, now, body)}",
         }
         target = urllib.parse.urlunsplit(("", "", self._parts.path or "/", self._parts.query, ""))
+        assert target.startswith("/"), "a path counts from the host"
         connection = self._connection()
         try:
             connection.request("POST", target, body, headers)
@@ -108,7 +111,9 @@ class WebhookSink:
     def _connection(self) -> http.client.HTTPConnection:
         if self._parts.scheme == "https":
             context = self._context or ssl.create_default_context()
+            assert context.verify_mode != ssl.CERT_NONE or self._context is not None, "whom it reaches is checked"
             return http.client.HTTPSConnection(self._host, self._parts.port, timeout=TIMEOUT_S, context=context)
+        assert _is_loopback(self._parts), "what is not encrypted stays on this machine"
         return http.client.HTTPConnection(self._host, self._parts.port, timeout=TIMEOUT_S)
 
 
@@ -124,7 +129,11 @@ def signature(secret: bytes, seconds: int, body: bytes) -> str:
     Returns:
         64 hexadecimal digits: HMAC-SHA256 (RFC 2104) over `<seconds>.<body>`.
     """
-    return hmac.new(secret, b"%d." % seconds + body, hashlib.sha256).hexdigest()
+    assert secret, "anybody can sign with an empty secret"
+    assert seconds > 0, "after the epoch"
+    digits = hmac.new(secret, b"%d." % seconds + body, hashlib.sha256).hexdigest()
+    assert len(digits) == 64, "SHA-256"
+    return digits
 
 
 def _is_loopback(parts: urllib.parse.SplitResult) -> bool:

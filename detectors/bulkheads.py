@@ -17,6 +17,7 @@ Sources: Blumofe and Leiserson, "Scheduling Multithreaded Computations by Work S
 from __future__ import annotations
 
 import collections
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -239,47 +240,42 @@ class ReadyQueue:
         return chunk
 
 
+@dataclasses.dataclass(eq=False)
 class Bulkheads:
-    """
-    The threads around a `ReadyQueue`; they start with the first job and end with `close`.
+    """The threads around a `ReadyQueue`; they start with the first job and end with `close`."""
 
-    Args:
-        threads: That share all work; one more is started for detectors of which nothing runs, when there are several.
-        run: Works through a chunk and writes `job.results`; errors that it raises become the chunk's results.
-        failed: Makes a result of (job, unit, error).
-        stealable: Whether a detector's chunks may be divided once they run.
-        name: Of the threads.
-        lock: Shared with others through which the same jobs go.
-        chunk_s: How long a chunk should run.
-        chunk_units: Units in a chunk, at most.
-        least_s: See `ReadyQueue`.
-        ahead: Threads for each place where work is done: those beyond the first keep its next chunks ready.
-        warm: See `ReadyQueue`; called under the lock.
-    """
+    threads: int
+    """That share all work; one more is started for detectors of which nothing runs, when there are several."""
+    run: Callable[[Chunk], None]
+    """Works through a chunk and writes `job.results`; errors that it raises become the chunk's results."""
+    failed: Callable[[Job, int, BaseException], Any]
+    """Makes a result of (job, unit, error)."""
+    stealable: Callable[[str], bool]
+    """Whether a detector's chunks may be divided once they run."""
+    name: str
+    """Of the threads."""
+    lock: threading.Lock
+    """Shared with others through which the same jobs go."""
+    _: dataclasses.KW_ONLY
+    chunk_s: dataclasses.InitVar[float] = 0.05
+    """How long a chunk should run."""
+    chunk_units: dataclasses.InitVar[int] = 1024
+    """Units in a chunk, at most."""
+    least_s: dataclasses.InitVar[float] = 0.001
+    """See `ReadyQueue`."""
+    ahead: int = 1
+    """Threads for each place where work is done: those beyond the first keep its next chunks ready."""
+    warm: dataclasses.InitVar[Callable[[str], int | None] | None] = None
+    """See `ReadyQueue`; called under the lock."""
 
-    def __init__(  # noqa: PLR0917 - made in one place, from what the pool is made of
-        self,
-        threads: int,
-        run: Callable[[Chunk], None],
-        failed: Callable[[Job, int, BaseException], Any],
-        stealable: Callable[[str], bool],
-        name: str,
-        lock: threading.Lock,
-        *,
-        chunk_s: float = 0.05,
-        chunk_units: int = 1024,
-        least_s: float = 0.001,
-        ahead: int = 1,
-        warm: Callable[[str], int | None] | None = None,
+    def __post_init__(
+        self, chunk_s: float, chunk_units: int, least_s: float, warm: Callable[[str], int | None] | None
     ) -> None:
-        self.threads, self.active_threads = threads, threads
-        self._run, self._failed, self._stealable, self._name = run, failed, stealable, name
+        self.active_threads = self.threads
         self.queue = ReadyQueue(chunk_s, chunk_units, least_s, warm)
-        self._ahead = ahead
-        self._lock = lock
         # Three, so that a word for a thread that can work never wakes one that cannot.
-        self._work, self._all_busy = threading.Condition(lock), threading.Condition(lock)
-        self._parked = threading.Condition(lock)
+        self._work, self._all_busy = threading.Condition(self.lock), threading.Condition(self.lock)
+        self._parked = threading.Condition(self.lock)
         self._members: list[threading.Thread] = []
         self._inside = threading.local()
         self._busy = 0
@@ -302,7 +298,7 @@ class Bulkheads:
         if getattr(self._inside, "yes", False):
             self._work_through(job, shares)
             return
-        with self._lock:
+        with self.lock:
             if self._closed:
                 raise DetectorPoolError("the pool is closed; use it inside its `with` block")
             added = 0
@@ -316,26 +312,26 @@ class Bulkheads:
 
     def resize(self, threads: int) -> None:
         """Let so many threads work at once, 1 to as many as there are; the others wait."""
-        with self._lock:
+        with self.lock:
             self.active_threads = min(max(threads, 1), self.threads)
             self._wake()
 
     def withdraw(self, job: Job) -> None:
         """Let nothing of a job begin that has not; nobody waits for its results."""
-        with self._lock:
+        with self.lock:
             self.queue.withdraw(job)
 
     def close(self) -> None:
         """Let nothing further begin; jobs that are not complete get errors for what has not begun."""
         complete: list[Job] = []
         error = DetectorPoolError("the pool was closed before this execution began")
-        with self._lock:
+        with self.lock:
             self._closed = True
             self._wake()
             for compartment in self.queue.compartments.values():
                 for _, job, units in compartment.waiting:
                     for unit in units:
-                        job.results[unit] = self._failed(job, unit, error)
+                        job.results[unit] = self.failed(job, unit, error)
                     job.left -= len(units)
                     complete += [job] if job.left == 0 else []
                 compartment.waiting.clear()
@@ -369,7 +365,7 @@ class Bulkheads:
             return
         for number in range(self.threads + (self.threads > 1)):
             spare = number >= self.threads
-            name = f"{self._name}-{'spare' if spare else number}"
+            name = f"{self.name}-{'spare' if spare else number}"
             self._members.append(threading.Thread(target=self._serve, args=(number, spare), name=name, daemon=True))
         for member in self._members:
             member.start()
@@ -381,7 +377,7 @@ class Bulkheads:
         complete: Job | None = None
         started = time.perf_counter()
         while not self._closed or chunk is not None:
-            with self._lock:
+            with self.lock:
                 if chunk is not None:
                     complete = self._account(chunk, time.perf_counter() - started, spare)
                 chunk = self._wait(number, spare) if complete is None else None
@@ -407,12 +403,12 @@ class Bulkheads:
             if spare:
                 wake = self._all_busy
                 if self._busy >= self.active_threads:
-                    chunk = self.queue.take(self.threads // self._ahead, self._stealable, idle_only=True)
+                    chunk = self.queue.take(self.threads // self.ahead, self.stealable, idle_only=True)
             elif number >= self.active_threads:
                 wake = self._parked
             else:
-                sharers = max(self.active_threads // self._ahead, 1)
-                chunk = self.queue.take(sharers, self._stealable) or self.queue.steal()
+                sharers = max(self.active_threads // self.ahead, 1)
+                chunk = self.queue.take(sharers, self.stealable) or self.queue.steal()
                 limit_s = STEAL_LOOK_S if self.queue.active else None
             if chunk is not None:
                 self._hand_on(spare)
@@ -429,19 +425,19 @@ class Bulkheads:
 
     def _guarded(self, chunk: Chunk) -> None:
         try:
-            self._run(chunk)
+            self.run(chunk)
         except BaseException as problem:  # a thread that ended would leave its job waiting for ever
             job = chunk.job
             for unit in chunk.assigned:
                 if job.results[unit] is None:
-                    job.results[unit] = self._failed(job, unit, problem)
+                    job.results[unit] = self.failed(job, unit, problem)
 
     def _work_through(self, job: Job, shares: Sequence[tuple[str, int, int | None, Sequence[int]]]) -> None:
         for name, priority, limit, units in shares:
-            with self._lock:
+            with self.lock:
                 compartment = self.queue.compartment(name, priority, limit)
             self._guarded(Chunk(job, compartment, units, stealable=False, nested=True))
-            with self._lock:
+            with self.lock:
                 job.left -= len(units)
                 complete = job.left == 0
             if complete:

@@ -43,8 +43,10 @@ class BreakerPolicy(msgspec.Struct, frozen=True):
     """Consecutive successes of such executions that close it again."""
 
     def __post_init__(self) -> None:
-        if self.failures < 1 or self.successes < 1 or self.reset_s < 0:
-            raise UsageError("a BreakerPolicy counts from 1, and its reset_s is not negative")
+        if self.failures < 1 or self.successes < 1:
+            raise UsageError(f"a BreakerPolicy counts from 1, not {min(self.failures, self.successes)}")
+        if not self.reset_s >= 0:  # what is no number is no time either
+            raise UsageError(f"the reset_s of a BreakerPolicy is not negative, as {self.reset_s} is")
 
 
 class BreakerState(msgspec.Struct, frozen=True):
@@ -97,7 +99,9 @@ class Breaker:
             left_s = self._opened_at + self._policy.reset_s - self._clock()
             if self._trial or (state == OPEN and left_s > 0):
                 self._refused += 1
+                assert state != CLOSED, "who is closed refuses nobody"
                 return max(left_s, 0.0)
+            assert state in (OPEN, HALF_OPEN), "a trial is what leads back to closed"
             self._trial = True
             if state == OPEN:
                 machine.half_open()
@@ -118,7 +122,14 @@ class Breaker:
         if self.calm and not failed:
             return
         with self._lock:
-            machine = self._machine = self._machine or self._made()
+            machine = self._machine
+            if machine is None:
+                import pybreaker
+
+                policy = self._policy
+                machine = self._machine = pybreaker.CircuitBreaker(
+                    fail_max=policy.failures, reset_timeout=policy.reset_s, success_threshold=policy.successes
+                )
             before = machine.current_state
             if before == OPEN:
                 return  # an execution that began before it opened
@@ -128,12 +139,15 @@ class Breaker:
                 with contextlib.suppress(Exception):
                     machine.call(_fail)
             else:
-                machine.call(_succeed)
+                machine.call(lambda: None)
             after = machine.current_state
+            assert after in (CLOSED, OPEN, HALF_OPEN), "these are all states that there are"
+            assert failed or after != OPEN, "a success opens nothing"
             if after == OPEN:
                 self._opened_at = self._clock()
                 self._opened += 1
             self.calm = after == CLOSED and machine.fail_counter == 0
+            assert not (failed and self.calm), "a failure is remembered"
         if before != after:
             self._tell(before, after)
 
@@ -142,18 +156,16 @@ class Breaker:
         with self._lock:
             machine = self._machine
             if machine is None:
+                assert self._opened == self._refused == 0, "without a failure nothing opens"
                 return BreakerState(CLOSED, 0, 0, 0)
+            calm = machine.current_state == CLOSED and machine.fail_counter == 0
+            assert self.calm == calm, "what is read without a lock is what the machine says"
+            assert self._opened > 0 or self._refused == 0, "only one that opened refuses"
             return BreakerState(machine.current_state, machine.fail_counter, self._opened, self._refused)
 
-    def _made(self) -> pybreaker.CircuitBreaker:
-        import pybreaker
-
-        policy = self._policy
-        return pybreaker.CircuitBreaker(
-            fail_max=policy.failures, reset_timeout=policy.reset_s, success_threshold=policy.successes
-        )
-
     def _tell(self, before: str, after: str) -> None:
+        assert before != after, "only a change is told"
+        assert (before, after) != (CLOSED, HALF_OPEN), "trials follow an open circuit"
         if self._changed is not None:
             self._changed(before, after)
 
@@ -164,7 +176,3 @@ class _Failure(Exception):
 
 def _fail() -> None:
     raise _Failure
-
-
-def _succeed() -> None:
-    return None

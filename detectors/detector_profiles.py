@@ -35,11 +35,11 @@ class DetectorProfile(msgspec.Struct, frozen=True):
     samples: int
 
 
-class _Profile:
-    def __init__(self) -> None:
-        self.wall_s = self.cpu_s = 0.0
-        self.peak_bytes = 0
-        self.session: Any = None
+class _Profile(msgspec.Struct, eq=False):
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    peak_bytes: int = 0
+    session: Any = None
 
 
 class DetectorProfiles:
@@ -51,12 +51,14 @@ class DetectorProfiles:
         self._ours = not tracemalloc.is_tracing()
         if self._ours:
             tracemalloc.start()
+        assert tracemalloc.is_tracing(), "allocations are seen from now on"
 
     @contextlib.contextmanager
     def watch(self, name: str) -> Iterator[None]:
         """Sample what this thread does in the block, for a detector."""
         import pyinstrument
 
+        assert name, "a detector has a name"
         profiler: Any = None
         with self._lock:
             profile = self._profiles.setdefault(name, _Profile())
@@ -66,6 +68,7 @@ class DetectorProfiles:
             profiler = pyinstrument.Profiler(interval=INTERVAL_S, async_mode="disabled")
             _INSIDE.yes = True
             profiler.start()
+        assert profiler is None or profiler.is_running, "what is not sampled is not kept"
         wall_s, cpu_s, before = time.perf_counter(), time.thread_time(), tracemalloc.get_traced_memory()[0]
         tracemalloc.reset_peak()
         try:
@@ -73,15 +76,26 @@ class DetectorProfiles:
         finally:
             peak_bytes = tracemalloc.get_traced_memory()[1] - before
             wall_s, cpu_s = time.perf_counter() - wall_s, time.thread_time() - cpu_s
+            assert min(wall_s, cpu_s) >= 0, "both clocks are monotonic"
             session = None
             if profiler is not None:
+                assert _INSIDE.yes, "who samples is the outermost"
                 session = profiler.stop()
                 _INSIDE.yes = False
-            self._keep(profile, wall_s, cpu_s, peak_bytes, session)
+            with self._lock:
+                profile.wall_s += wall_s
+                profile.cpu_s += cpu_s
+                profile.peak_bytes = max(profile.peak_bytes, peak_bytes)
+                if session is not None and session.frame_records:
+                    both = profile.session
+                    profile.session = session if both is None else type(session).combine(both, session)
+                assert profile.wall_s >= wall_s, "a profile only grows"
 
     def read(self) -> dict[str, DetectorProfile]:
         """Return what was seen until now."""
         with self._lock:
+            assert all(profile.peak_bytes >= 0 for profile in self._profiles.values()), "a peak is above what was there"
+            assert all(self._profiles), "a detector has a name"
             return {
                 name: DetectorProfile(
                     profile.wall_s, profile.cpu_s, profile.peak_bytes,
@@ -105,6 +119,7 @@ class DetectorProfiles:
         folder.mkdir(parents=True, exist_ok=True)
         with self._lock:
             sessions = {name: profile.session for name, profile in sorted(self._profiles.items())}
+        assert all(sessions), "a file is called after its detector"
         written: list[Path] = []
         for name, session in sessions.items():
             if session is None or not session.frame_records:
@@ -112,21 +127,13 @@ class DetectorProfiles:
             file = folder / f"{re.sub(r'[^A-Za-z0-9_.-]', '_', name)}.speedscope.json"
             file.write_text(SpeedscopeRenderer().render(session))
             written.append(file)
+        assert len(written) <= len(sessions), "a detector has one graph at most"
         return tuple(written)
 
     def close(self) -> None:
         """Stop tracing allocations, if that was begun here."""
         if self._ours:
             tracemalloc.stop()
-
-    def _keep(self, profile: _Profile, wall_s: float, cpu_s: float, peak_bytes: int, session: Any) -> None:
-        with self._lock:
-            profile.wall_s += wall_s
-            profile.cpu_s += cpu_s
-            profile.peak_bytes = max(profile.peak_bytes, peak_bytes)
-            if session is not None and session.frame_records:
-                both = profile.session
-                profile.session = session if both is None else type(session).combine(both, session)
 
 
 _INSIDE = threading.local()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -138,36 +139,28 @@ class _Pass:
         )
 
 
+@dataclasses.dataclass(eq=False)
 class Runner:
-    """
-    Works through chunks, in whichever thread calls. Thread-safe.
+    """Works through chunks, in whichever thread calls. Thread-safe."""
 
-    Args:
-        memo: Kept results.
-        metrics: Where what happened is counted.
-        shelf: Warm processes for isolation.
-        remotely: Runs units on Dask.
-        observe: Told (detector, executions, seconds) of each chunk, to learn from.
-        stop: When set, pauses between attempts end at once and nothing is tried again.
-        profiles: Watches detectors; `None` without profiling.
-    """
-
-    def __init__(
-        self,
-        memo: Memo,
-        metrics: MetricsBook,
-        *,
-        shelf: ProcessShelf,
-        remotely: RunRemotely,
-        observe: Callable[[str, int, float], None],
-        stop: threading.Event,
-        profiles: DetectorProfiles | None,
-    ) -> None:
-        self._memo, self._metrics, self._shelf, self._remotely = memo, metrics, shelf, remotely
-        self._observe, self._stop, self._profiles = observe, stop, profiles
-        self.inside_s = 0.0
-        """Seconds inside of detectors, as the threads that waited for them saw it."""
-        self._lock = threading.Lock()
+    memo: Memo
+    """Kept results."""
+    metrics: MetricsBook
+    """Where what happened is counted."""
+    _: dataclasses.KW_ONLY
+    shelf: ProcessShelf
+    """Warm processes for isolation."""
+    remotely: RunRemotely
+    """Runs units on Dask."""
+    observe: Callable[[str, int, float], None]
+    """Told (detector, executions, seconds) of each chunk, to learn from."""
+    stop: threading.Event
+    """When set, pauses between attempts end at once and nothing is tried again."""
+    profiles: DetectorProfiles | None
+    """Watches detectors; `None` without profiling."""
+    inside_s: float = dataclasses.field(default=0.0, init=False)
+    """Seconds inside of detectors, as the threads that waited for them saw it."""
+    _lock: threading.Lock = dataclasses.field(default_factory=threading.Lock, init=False)
 
     def run(self, chunk: Chunk) -> None:
         """Give every unit of a chunk its result."""
@@ -181,13 +174,13 @@ class Runner:
             self._run_to_the_end(current, _drained(chunk.units))
         tally = current.tally
         ran = len(tally.latencies_s) - tally.retried
-        self._metrics.add(registration.name, tally, ran)
+        self.metrics.add(registration.name, tally, ran)
         seconds = sum(tally.latencies_s)
         chunk.inside_s = seconds if registration.isolation == "dask" else None
         with self._lock:
             self.inside_s += seconds
         if ran:
-            self._observe(registration.name, ran, seconds)
+            self.observe(registration.name, ran, seconds)
 
     # -- cache -----------------------------------------------------------------------------------------------------
 
@@ -200,7 +193,7 @@ class Runner:
                 free.append(index)
             else:
                 keyed.append((index, *keys))
-        claims = self._memo.claim([key for _, key, _ in keyed], [stored for _, _, stored in keyed])
+        claims = self.memo.claim([key for _, key, _ in keyed], [stored for _, _, stored in keyed])
         leads: dict[int, tuple[bytes, bytes | None]] = {}
         follows: list[tuple[int, Future[Any]]] = []
         for (index, key, stored), claim in zip(keyed, claims, strict=True):
@@ -228,9 +221,9 @@ class Runner:
 
     def _settle(self, key: bytes, stored: bytes | None, result: DetectorResult | None) -> None:
         if result is None:
-            self._memo.settle(key, error=RuntimeError("the execution that led was lost"))
+            self.memo.settle(key, error=RuntimeError("the execution that led was lost"))
         else:
-            self._memo.settle(key, value=result.value, error=result.error, stored=stored)
+            self.memo.settle(key, value=result.value, error=result.error, stored=stored)
 
     # -- attempts --------------------------------------------------------------------------------------------------
 
@@ -247,7 +240,7 @@ class Runner:
 
         retry = current.registration.retry
         with contextlib.suppress(tenacity.TryAgain):
-            for attempt in retry.retrying(self._stop):
+            for attempt in retry.retrying(self.stop):
                 with attempt:
                     if attempt.retry_state.attempt_number > 1:  # the first was made before there was anything to retry
                         current.attempt = attempt.retry_state.attempt_number
@@ -279,15 +272,15 @@ class Runner:
         """Run units once, wherever their detector runs; failures go to `current.failures`."""
         match current.registration.isolation:
             case "thread":
-                with self._profiles.watch(current.registration.name) if self._profiles else contextlib.nullcontext():
+                with self.profiles.watch(current.registration.name) if self.profiles else contextlib.nullcontext():
                     _run_here(current, indexes)
             case "process":
-                for outcomes in self._shelf.execute(current.registration, current.units(indexes)):
+                for outcomes in self.shelf.execute(current.registration, current.units(indexes)):
                     for unit, outcome in outcomes:
                         current.take(unit.index, outcome)
             case "dask":
                 sent = list(current.units(indexes))
-                for unit, outcome in self._remotely(current.registration, sent):
+                for unit, outcome in self.remotely(current.registration, sent):
                     current.take(unit.index, outcome)
 
 

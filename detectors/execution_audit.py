@@ -37,10 +37,12 @@ class AuditedResults(Future[list[Any]]):
     def __init__(self, configs: Sequence[Any], record: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()
         self._configs, self._record = configs, record
-        assert self.set_running_or_notify_cancel(), "nobody can have cancelled it yet"
+        began = self.set_running_or_notify_cancel()
+        assert began, "nobody can have cancelled it yet"
 
     def set_result(self, result: list[Any]) -> None:
         """Record, then hand on."""
+        assert self.running(), "results are handed on once"
         try:
             for event in execution_events(self._configs, result):
                 self._record(event)
@@ -64,8 +66,10 @@ def execution_events(configs: Sequence[Any], results: Sequence[Any]) -> Iterator
         retried: dict[str, int] = {}
         for index in range(start, min(start + EXECUTIONS_AN_EVENT, len(results))):
             result = results[index]
-            _, args, kwargs = configs[index]
+            name, args, kwargs = configs[index]
+            assert result.detector == name, "results stand in the order in which they were asked for"
             error = result.error
+            assert result.attempts >= 0, "attempts are counted from none"
             executions.append(
                 {
                     "detector": result.detector,
@@ -78,6 +82,8 @@ def execution_events(configs: Sequence[Any], results: Sequence[Any]) -> Iterator
             )
             if result.attempts > 1:
                 retried[result.detector] = retried.get(result.detector, 0) + result.attempts - 1
+        assert 0 < len(executions) <= EXECUTIONS_AN_EVENT, "an event stays far below what a ledger takes"
+        assert all(again > 0 for again in retried.values()), "who was begun once is not among them"
         now = time.time()
         if retried:
             yield {"event": "retried", "time": now, "attempts": retried}
@@ -88,11 +94,9 @@ def _digest(value: Any) -> str | None:
     try:
         return hashlib.sha256(_encode(value)).hexdigest()
     except (TypeError, ValueError, OverflowError, RecursionError):
-        return _content(value)
-
-
-def _content(value: Any) -> str | None:
-    try:
-        return f"content:{content_key(value, False).hex()}"
-    except Unkeyable:
-        return None
+        try:
+            key = content_key(value, False)
+        except Unkeyable:
+            return None
+        assert len(key) == hashlib.sha256().digest_size, "both kinds of digest are equally long"
+        return f"content:{key.hex()}"

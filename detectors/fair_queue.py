@@ -30,9 +30,12 @@ Source: Goyal, Vin and Cheng, "Start-time fair queueing", IEEE/ACM Transactions 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Hashable, Iterable
 from typing import Generic, TypeVar
+
+import msgspec
 
 from detectors.errors import UsageError
 
@@ -41,22 +44,21 @@ __all__ = ["FairQueue"]
 Name = TypeVar("Name", bound=Hashable)
 
 
-class _Class:
-    __slots__ = ("last_s", "longest_s", "tag", "weight")
+class _Class(msgspec.Struct, eq=False):
+    weight: float
+    tag: float = 0.0
+    last_s: float = 0.0
+    longest_s: float = 0.0
 
-    def __init__(self, weight: float) -> None:
-        self.weight = weight
-        self.tag = self.last_s = self.longest_s = 0.0
 
-
+@dataclasses.dataclass(eq=False)
 class FairQueue(Generic[Name]):
     """
     The tags of classes that share in proportion to their weights. Not thread-safe: its owner locks, and keeps the work.
     """
 
-    def __init__(self) -> None:
-        self._classes: dict[Name, _Class] = {}
-        self._virtual_time = 0.0
+    _classes: dict[Name, _Class] = dataclasses.field(default_factory=dict, init=False)
+    _virtual_time: float = dataclasses.field(default=0.0, init=False)
 
     def weigh(self, name: Name, weight: float) -> None:
         """
@@ -74,11 +76,14 @@ class FairQueue(Generic[Name]):
 
     def arrive(self, name: Name) -> None:
         """Tell that a known class, of which nothing waited, has work again: it saved up no claim, and owes none."""
+        assert name in self._classes, "a class is weighed before it has work"
         mine = self._classes[name]
+        assert math.isfinite(mine.tag), "who is owed without end would never go again"
         mine.tag = max(mine.tag, self._virtual_time)
 
     def tag(self, name: Name) -> float:
         """Return the start tag of a known class's head: the lowest goes next."""
+        assert name in self._classes, "a class is weighed before it has work"
         return self._classes[name].tag
 
     def next(self, names: Iterable[Name]) -> Name:
@@ -99,13 +104,16 @@ class FairQueue(Generic[Name]):
             length_s: Predicted seconds, at least 0.
             in_turn: Whether its tag was the lowest; otherwise a worker took it that would not have taken another's.
         """
-        assert length_s >= 0, "work takes time"
+        assert 0 <= length_s < math.inf, "work takes time, and ends"
+        assert name in self._classes, "a class is weighed before it has work"
         mine = self._classes[name]
+        assert mine.weight > 0, "a class without weight was refused"
         if in_turn:
             self._virtual_time = max(self._virtual_time, mine.tag)
         mine.tag += length_s / mine.weight
         mine.last_s = length_s
         mine.longest_s = max(mine.longest_s, length_s)
+        assert mine.last_s <= mine.longest_s, "the bound takes the longest"
 
     def bound_s(self, name: Name, workers: int) -> float:
         """
@@ -118,6 +126,7 @@ class FairQueue(Generic[Name]):
             workers: That share the work, at least 1.
         """
         assert workers >= 1, "somebody works"
+        assert name in self._classes, "a class is weighed before it has work"
         mine = self._classes[name]
         others = sum(
             other.weight / mine.weight * mine.last_s + other.longest_s
@@ -125,4 +134,6 @@ class FairQueue(Generic[Name]):
             if key != name
         )
         longest_s = max(one.longest_s for one in self._classes.values())
+        assert longest_s >= mine.longest_s, "its own work is among the longest"
+        assert others >= 0, "nobody gives time back"
         return longest_s + others / workers

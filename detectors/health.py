@@ -12,6 +12,7 @@ the Other", Annals of Mathematical Statistics 18(1), 1947.
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import statistics
 import threading
@@ -115,34 +116,36 @@ class HealthReport(msgspec.Struct, frozen=True):
         return self.level == "ok"
 
 
+@dataclasses.dataclass(eq=False)
 class HealthMonitor:
     """
     Checks a pool when asked, or every so many seconds in a thread of its own; a context manager that ends it.
-
-    Args:
-        pool: An `EnterpriseDetectorPool`.
-        thresholds: Where well ends.
-        sinks: Get an alert when a check crosses a threshold and when it is well again; `None` for the log.
-        history_folder: Where latencies outlive the process; `None`: each process compares with nothing.
-        observe: Reads the system.
-        clock: Seconds since the epoch.
     """
 
-    def __init__(
+    pool: Watched
+    """An `EnterpriseDetectorPool`."""
+    thresholds: dataclasses.InitVar[Thresholds | None] = None
+    """Where well ends."""
+    sinks: dataclasses.InitVar[Sequence[AlertSink] | None] = None
+    """Get an alert when a check crosses a threshold and when it is well again; `None` for the log."""
+    _: dataclasses.KW_ONLY
+    history_folder: Path | None = None
+    """Where latencies outlive the process; `None`: each process compares with nothing."""
+    observe: dataclasses.InitVar[Callable[[], Observed] | None] = None
+    """Reads the system."""
+    clock: Callable[[], float] = time.time
+    """Seconds since the epoch."""
+
+    def __post_init__(
         self,
-        pool: Watched,
-        thresholds: Thresholds | None = None,
-        sinks: Sequence[AlertSink] | None = None,
-        *,
-        history_folder: Path | None = None,
-        observe: Callable[[], Observed] | None = None,
-        clock: Callable[[], float] = time.time,
+        thresholds: Thresholds | None,
+        sinks: Sequence[AlertSink] | None,
+        observe: Callable[[], Observed] | None,
     ) -> None:
-        self._pool, self._thresholds = pool, thresholds or Thresholds()
+        self._thresholds, self._observe = thresholds or Thresholds(), observe or system_now
         self._sinks: tuple[AlertSink, ...] = (LogSink(),) if sinks is None else tuple(sinks)
-        self._observe, self._clock = observe or system_now, clock
-        self._store = ResultCache(history_folder)
-        self._history = self._load() if history_folder is not None else {}
+        self._store = ResultCache(self.history_folder)
+        self._history = self._load() if self.history_folder is not None else {}
         self._levels: dict[tuple[str, str], Level] = {}
         self._before: Mapping[str, Any] | None = None
         self._lock = threading.Lock()
@@ -160,7 +163,7 @@ class HealthMonitor:
     def check(self) -> HealthReport:
         """Run every check once, send what changed, and return all of it."""
         with self._lock:
-            observed, metrics = self._observe(), self._pool.get_pool_metrics()
+            observed, metrics = self._observe(), self.pool.get_pool_metrics()
             found = [
                 *self._system(observed), *self._overhead(metrics), *self._detectors(metrics), *self._regressions()
             ]  # fmt: skip
@@ -186,7 +189,7 @@ class HealthMonitor:
 
     def learn(self) -> None:
         """Take the latencies of this pool as the history from now on, and keep them if there is a folder."""
-        samples = {name: sample for name, sample in self._pool.latency_samples().items() if len(sample) >= LEAST_SAMPLE}
+        samples = {name: sample for name, sample in self.pool.latency_samples().items() if len(sample) >= LEAST_SAMPLE}
         with self._lock:
             self._history |= samples
             encoded = msgspec.msgpack.encode({name: list(sample) for name, sample in self._history.items()})
@@ -243,7 +246,7 @@ class HealthMonitor:
                 yield Finding("breaker", name, level, float(level != "ok"), 1.0, f"its circuit breaker is {state}")
 
     def _regressions(self) -> Iterator[Finding]:
-        recent = self._pool.latency_samples()
+        recent = self.pool.latency_samples()
         compared = [
             name
             for name, sample in sorted(recent.items())
@@ -277,7 +280,7 @@ class HealthMonitor:
             return None
         return Alert(
             finding.check, finding.subject, "resolved" if finding.level == "ok" else finding.level,
-            finding.measured, finding.threshold, finding.message, self._clock(),
+            finding.measured, finding.threshold, finding.message, self.clock(),
         )  # fmt: skip
 
 

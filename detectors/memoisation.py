@@ -7,6 +7,7 @@ the store of `detectors.cache` for values that msgpack gives back exactly as the
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import sys
 import threading
@@ -64,36 +65,30 @@ class MemoState(msgspec.Struct, frozen=True):
     misses: int
 
 
+@dataclasses.dataclass(eq=False)
 class Memo:
-    """
-    A bounded cache with single flight. Thread-safe.
+    """A bounded cache with single flight. Thread-safe."""
 
-    Args:
-        entries: At most; 0 keeps nothing in memory.
-        ttl_s: Seconds for which a value is given again.
-        limit_bytes: Of all values together, at most; less under memory pressure.
-        store: Where values outlive the process.
-        memory: Reads how much memory is free.
-        clock: Seconds, monotonic.
-    """
+    entries: int
+    """At most; 0 keeps nothing in memory."""
+    ttl_s: float
+    """Seconds for which a value is given again."""
+    limit_bytes: int
+    """Of all values together, at most; less under memory pressure."""
+    _: dataclasses.KW_ONLY
+    store: ResultCache | None = None
+    """Where values outlive the process."""
+    memory: Callable[[], MemoryState] = read_memory
+    """Reads how much memory is free."""
+    clock: Callable[[], float] = time.monotonic
+    """Seconds, monotonic."""
 
-    def __init__(
-        self,
-        entries: int,
-        ttl_s: float,
-        limit_bytes: int,
-        *,
-        store: ResultCache | None = None,
-        memory: Callable[[], MemoryState] = read_memory,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._limit_entries, self._ttl_s, self._configured_bytes = entries, ttl_s, limit_bytes
-        self._store, self._memory, self._clock = store, memory, clock
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self._cache = self._empty(limit_bytes)
-        self._limit_bytes = limit_bytes
+        self._cache = self._empty(self.limit_bytes)
+        self._bytes_now = self.limit_bytes
         self._flights: dict[bytes, Future[Any]] = {}
-        self._checked = clock()
+        self._checked = self.clock()
         self._hits = self._stored_hits = self._shared = self._misses = 0
 
     def claim(self, keys: Sequence[bytes], stored: Sequence[bytes | None]) -> list[Claim]:
@@ -119,8 +114,8 @@ class Memo:
                     claims.append(Claim("lead", flight=self._flights[key]))
         from_store = 0
         wanted = [name for name, claim in zip(stored, claims, strict=True) if name and claim.kind == "lead"]
-        if self._store is not None and wanted:
-            found = self._store.values(wanted, self._ttl_s)
+        if self.store is not None and wanted:
+            found = self.store.values(wanted, self.ttl_s)
             for place, name in enumerate(stored):
                 if claims[place].kind == "lead" and name in found:
                     value = msgspec.msgpack.decode(found[name])
@@ -138,13 +133,13 @@ class Memo:
     ) -> None:
         """Give what a leader computed to whoever follows, and keep it; an error is given, and never kept."""
         size = size_of(value) if error is None else 0
-        encoded = exact_msgpack(value) if stored and error is None and self._store is not None else None
+        encoded = exact_msgpack(value) if stored and error is None and self.store is not None else None
         with self._lock:
             if error is None:
                 self._keep(key, value, size)
             flight = self._flights.pop(key, None)
-        if encoded is not None and self._store is not None and stored:
-            self._store.store_values([(stored, encoded)])
+        if encoded is not None and self.store is not None and stored:
+            self.store.store_values([(stored, encoded)])
         if flight is not None:
             flight.set_result((value, error))
 
@@ -152,17 +147,17 @@ class Memo:
         """Return sizes and counts."""
         with self._lock:
             return MemoState(
-                len(self._cache), int(self._cache.currsize), self._limit_entries, self._limit_bytes,
+                len(self._cache), int(self._cache.currsize), self.entries, self._bytes_now,
                 self._hits, self._stored_hits, self._shared, self._misses,
             )  # fmt: skip
 
     def adapt(self) -> tuple[int, int, float]:
         """Fit the limit to the memory that is free; return (old limit, new limit, share of memory free)."""
-        share = self._memory().free_share
+        share = self.memory().free_share
         with self._lock:
-            before = self._limit_bytes
-            self._resize(next_limit(before, self._configured_bytes, share))
-            return before, self._limit_bytes, share
+            before = self._bytes_now
+            self._resize(next_limit(before, self.limit_bytes, share))
+            return before, self._bytes_now, share
 
     def expire(self) -> int:
         """Drop what is out of date; return how many."""
@@ -170,20 +165,20 @@ class Memo:
             return len(self._cache.expire())
 
     def _keep(self, key: bytes, value: Any, size: int) -> None:
-        now = self._clock()
+        now = self.clock()
         if now - self._checked >= PRESSURE_CHECK_S:
             self._checked = now
-            self._resize(next_limit(self._limit_bytes, self._configured_bytes, self._memory().free_share))
-        if self._limit_entries == 0 or self._ttl_s <= 0 or size > self._limit_bytes:
+            self._resize(next_limit(self._bytes_now, self.limit_bytes, self.memory().free_share))
+        if self.entries == 0 or self.ttl_s <= 0 or size > self._bytes_now:
             return
-        self._cache[key] = _Entry(value, size, now + self._ttl_s)
-        if len(self._cache) > self._limit_entries:
+        self._cache[key] = _Entry(value, size, now + self.ttl_s)
+        if len(self._cache) > self.entries:
             self._cache.popitem()
 
     def _resize(self, limit_bytes: int) -> None:
-        if limit_bytes == self._limit_bytes:
+        if limit_bytes == self._bytes_now:
             return
-        self._limit_bytes = limit_bytes
+        self._bytes_now = limit_bytes
         # cachetools fixes a cache's size; the entries bring their own time of expiry to the new one, oldest use first.
         old, self._cache = self._cache, self._empty(limit_bytes)
         for key, entry in old.items():
@@ -191,7 +186,7 @@ class Memo:
                 self._cache[key] = entry
 
     def _empty(self, limit_bytes: int) -> cachetools.TLRUCache[bytes, _Entry, float]:
-        return cachetools.TLRUCache(maxsize=max(limit_bytes, 1), ttu=_expires, timer=self._clock, getsizeof=_size)
+        return cachetools.TLRUCache(maxsize=max(limit_bytes, 1), ttu=_expires, timer=self.clock, getsizeof=_size)
 
 
 def size_of(value: Any) -> int:

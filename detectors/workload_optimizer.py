@@ -14,7 +14,9 @@ Sources: Polychronopoulos and Kuck, "Guided self-scheduling", IEEE Transactions 
 from __future__ import annotations
 
 import collections
+import functools
 import math
+import operator
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -189,7 +191,6 @@ class WorkloadOptimizer:
         seconds: float,
         *,
         language: str | None = None,
-        lines: int | None = None,
         files: int = 0,
     ) -> None:
         """
@@ -200,11 +201,10 @@ class WorkloadOptimizer:
             size_bytes: In all; what is always the same for a plain call.
             seconds: That it took.
             language: Of its files, where they have one.
-            lines: In all, where known.
             files: How many; 0 where that is not known.
         """
         with self._lock:
-            self._history(detector_name).observe(work_features(size_bytes, language, lines, files, 1), seconds)
+            self._history(detector_name).observe(work_features(size_bytes, language, None, files, 1), seconds)
 
     def observe_batch(self, batch: Batch, seconds: float, outcomes: Iterable[Outcome]) -> None:
         """
@@ -339,7 +339,7 @@ class WorkloadOptimizer:
             limit = self._controller.limit
         return {
             "observed_batches": sum(observed.values()),
-            **_errors(sum(scores.values(), start=Score())),
+            **_errors(functools.reduce(operator.add, scores.values(), Score())),
             "concurrency_limit": limit,
             "detectors": {
                 name: {

@@ -7,6 +7,7 @@ as the parameter `request`; Prefect knows no people, and what its server says of
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -52,6 +53,7 @@ def admit_verification(flow: Callable[..., Any], given: Mapping[str, Any]) -> No
         AccessDenied: With the reason; recorded.
         IdentityUnproven: The request proves nothing.
     """
+    assert {"ledger", "evidence"} <= given.keys(), "a flow that verifies is told what"
     policy = _admitted(flow, given)
     for store in ("ledger", "evidence"):
         if given[store] is not None:
@@ -61,6 +63,7 @@ def admit_verification(flow: Callable[..., Any], given: Mapping[str, Any]) -> No
 def _admitted(flow: Callable[..., Any], given: Mapping[str, Any]) -> AccessPolicy:
     defaults = {name: known.default for name, known in inspect.signature(flow).parameters.items()}
     assert "request" in defaults, "who asks by hand has where to sign"
+    assert defaults.keys() <= given.keys(), "each parameter of the run is under the signature"
     parameters = {name: given[name] for name in defaults if name != "request"}
     return admit(parameters, defaults, given.get("request"), *_deployment())
 
@@ -86,6 +89,8 @@ def admit(
         AccessDenied: A run of a deployment was asked for by hand without a request, where a policy says who may.
         IdentityUnproven: The request proves nothing.
     """
+    assert "request" not in parameters, "a signature is not under itself"
+    assert deployment is not None or not scheduled, "only a deployment has a schedule"
     installed = required_policy()
     if not isinstance(installed, InstalledAccessPolicy) or installed.policy is None:
         return installed
@@ -93,6 +98,7 @@ def admit(
         from compliance.run_requests import admitted
 
         places: AccessPlaces = installed.places
+        assert places.state.is_absolute(), "what was used is remembered in one place, wherever the worker runs"
         who = admitted(
             request,
             installed.policy,
@@ -109,11 +115,11 @@ def admit(
     return installed
 
 
+@dataclasses.dataclass(frozen=True)
 class _NobodyAsked:
     """Denies a run that was asked for by hand without saying by whom."""
 
-    def __init__(self, installed: InstalledAccessPolicy) -> None:
-        self._installed = installed
+    installed: InstalledAccessPolicy
 
     def denial(self, action: str, target: str, roles: frozenset[str], tree: str = "") -> str:
         """Return why not; see `detectors.ports.AccessPolicy`."""
@@ -125,7 +131,7 @@ class _NobodyAsked:
 
     def caller(self) -> Mapping[str, Any]:
         """Return who would have run it; see `detectors.ports.KnowsCaller`."""
-        return self._installed.caller()
+        return self.installed.caller()
 
 
 def _deployment() -> tuple[str | None, bool]:
@@ -137,4 +143,5 @@ def _deployment() -> tuple[str | None, bool]:
     run = None if context is None else context.flow_run
     if run is None or run.deployment_id is None or context is None or context.flow is None:
         return None, False
+    assert deployment.name, "a request is bound to a deployment's name"
     return f"{context.flow.name}/{deployment.name}", bool(run.auto_scheduled)

@@ -36,11 +36,9 @@ class NotCompliant(DetectorPoolError):
     exit_code = 1
 
     def __init__(self, report: ComplianceReport, problems: tuple[str, ...]) -> None:
-        super().__init__(report, problems)
+        assert problems, "what is not compliant has a reason"
+        super().__init__("not compliant: " + "; ".join(problems))
         self.report, self.problems = report, problems
-
-    def __str__(self) -> str:
-        return "not compliant: " + "; ".join(self.problems)
 
 
 @task(name="power-of-ten", tags=["compliance"], cache_policy=NO_CACHE, persist_result=False)
@@ -48,6 +46,7 @@ def score(options: ScanOptions, progress: Progress | None) -> tuple[Score, RunRe
     """Scan and score the trees."""
     scored, run = DefenseComplianceMonitor().validate_power_of_ten(options, progress)
     assert run.findings_digest, "a run has a digest"
+    assert {detector.name for detector in run.detectors} <= set(DETECTORS), "no others have a say"
     get_run_logger().info("%d files scored: %s", len(run.files), scored.score)
     return scored, run
 
@@ -57,6 +56,7 @@ def controls(ledger: Path | None) -> tuple[ControlResult, ...]:
     """Try the operational controls."""
     results = DefenseComplianceMonitor(ledger=ledger).validate_controls()
     assert results, "there are controls"
+    assert len({result.id for result in results}) == len(results), "each is tried once"
     for result in results:
         get_run_logger().info("%s %s: %s", result.id, "held" if result.ok else "DID NOT HOLD", result.evidence)
     return results
@@ -73,6 +73,7 @@ def publish(report: ComplianceReport, problems: tuple[str, ...]) -> None:
     create_table_artifact(table=rules, key="power-of-ten", description=f"Score {_told(report.score.score)}")
     rows = [{"control": one.id, "held": one.ok, "evidence": one.evidence} for one in report.controls]
     assert len(rows) == len(report.controls), "a row a control"
+    assert all(problems), "a problem has words"
     create_table_artifact(table=rows, key="operational-controls", description=_held(report))
     verdict = "Compliant." if not problems else "NOT COMPLIANT: " + "; ".join(problems)
     create_markdown_artifact(
@@ -128,8 +129,10 @@ def comply_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a paramet
     given: tuple[Any, Any] = quote(options), quote(_PROGRESS.get())
     scored, run = score(*given)
     tried = controls(Path(ledger) if ledger else None) if try_controls else ()
+    assert bool(tried) == try_controls, "there are controls"
     report = ComplianceReport(scored, tried, len(run.not_analysed), run.whole)
     problems = _problems(report, fail_under, require_controls)
+    assert report.whole or problems, "a score of a part is no pass"
     quoted: Any = quote(report)
     publish(quoted, problems)
     if problems:
@@ -152,6 +155,7 @@ def run_comply_flow(
     Returns:
         The report, also of a flow run that failed because of what it says.
     """
+    assert options.paths, "a flow run scores something"
     token = _PROGRESS.set(progress)
     try:
         report = comply_flow(
@@ -176,6 +180,7 @@ def run_comply_flow(
 
 def _problems(report: ComplianceReport, fail_under: float | None, require_controls: bool) -> tuple[str, ...]:
     """Return why the run fails; empty where it does not."""
+    assert fail_under is None or 0 <= fail_under <= 100, "per cent, as the flow's parameters have it"
     found: list[str] = []
     if not report.whole:
         found.append("the scan is not whole, so the score is of a part")
@@ -197,4 +202,5 @@ def _held(report: ComplianceReport) -> str:
 
 
 def _told(value: float | None) -> str:
+    assert value is None or 0 <= value <= 100, "per cent"
     return "none" if value is None else f"{value:.1f} %"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import dataclasses
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,12 +44,10 @@ class NotWhole(DetectorPoolError):
     exit_code = 4
 
     def __init__(self, record: RunRecord) -> None:
+        assert not record.whole, "a whole run has not failed"
         # Not the record itself: whoever logs the error would print all of it.
-        super().__init__(record.run_id, record.problems[:5])
+        super().__init__("the run is not whole: " + "; ".join(record.problems[:5]))
         self.record = record
-
-    def __str__(self) -> str:
-        return "the run is not whole: " + "; ".join(self.record.problems[:5])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +59,8 @@ class _Caller:
     ledger: LedgerPlace | None = None
 
 
+_quoted: Callable[[object], Any] = quote
+"""Keeps Prefect from walking through a value in search of futures; the task gets the value itself."""
 _CALLER: contextvars.ContextVar[_Caller] = contextvars.ContextVar("caller")
 
 
@@ -152,6 +153,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
             stages.seal(quoted, folder, _quoted(key), _quoted(trail))
             stages.verify(folder)
         stages.publish(quoted, folder)
+        assert bool(record.validated) == validate_tables, "tables are judged if it was asked for"
         if not record.whole:
             raise NotWhole(record)
         quality.require(record)
@@ -191,6 +193,8 @@ def run_scan_flow(
     Returns:
         The record, also of a run that is not whole or not valid (whose flow run has failed).
     """
+    assert options.paths, "a flow run scans something"
+    assert data_docs is None or validate_tables, "docs are of tables that were validated"
     token = _CALLER.set(_Caller(passphrase, progress, ledger))
     try:
         return scan_flow(
@@ -244,9 +248,6 @@ def _scanned(options: ScanOptions, trail: RunTrail, progress: Progress) -> RunRe
         finished = [future.result() for future in submitted]
         assert len(finished) == len(submitted), "every submitted stage has a result or has raised"
         stages.reduce(run)
-        return stages.settle(run)
-
-
-def _quoted(value: object) -> Any:
-    """Keep Prefect from walking through the value in search of futures; the task gets the value itself."""
-    return quote(value)
+        record: RunRecord = stages.settle(run)
+        assert record.run_id == scan.run_id, "what is told of the run is under its own name"
+        return record

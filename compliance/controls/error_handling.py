@@ -22,31 +22,28 @@ class _FailsAtFirst:
     def __init__(self, failures: int) -> None:
         assert failures > 0, "one that never fails shows nothing"
         self._failures, self._lock = failures, threading.Lock()
-        self._seen: Counter[int] = Counter()
+        self.begun: Counter[int] = Counter()
+        """How often it was called, by argument."""
 
     def __call__(self, number: int) -> int:
+        assert 0 <= number < TRANSIENT, "the trial asks for no other"
         with self._lock:
-            self._seen[number] += 1
-            again = self._seen[number] <= self._failures
-        if again:
-            raise OSError(f"injected fault {self._seen[number]} of {number}")
+            self.begun[number] += 1
+            attempt = self.begun[number]
+        if attempt <= self._failures:
+            raise OSError(f"injected fault {attempt} of {number}")
         return number * number
-
-    @property
-    def begun(self) -> int:
-        """How often it was called."""
-        total = self._seen.total()
-        assert total >= 0, "a count"
-        return total
 
 
 def _fails_for_odd(number: int) -> int:
+    assert 0 <= number < MIXED, "the trial asks for no other"
     if number % 2:
         raise ValueError(f"{number} is odd")
     return number + 1
 
 
 def _ends_the_interpreter(kind: str) -> None:
+    assert kind in ("exit", "interrupt"), "there is no other way"
     if kind == "exit":
         raise SystemExit(3)
     raise KeyboardInterrupt
@@ -60,6 +57,7 @@ class ErrorHandling(Control):
 
     def observe(self, trial: Trial) -> Iterator[Observation]:
         """Count values, attempts and errors against what was injected."""
+        assert MIXED % 2 == 0, "as many fail for good as do not"
         transient = _FailsAtFirst(ATTEMPTS - 1)
         with trial.pool() as pool:
             pool.register_detector("trial-transient", transient, retry=QUICK, breaker=None)
@@ -67,17 +65,19 @@ class ErrorHandling(Control):
             pool.register_detector("trial-exit", _ends_the_interpreter, breaker=None)
             started = time.perf_counter()
             results = pool.execute_parallel([("trial-transient", (number,), {}) for number in range(TRANSIENT)])
+            assert set(transient.begun) <= set(range(TRANSIENT)), "only what was asked for was begun"
             recovered = sum(
                 result.value == number * number and result.attempts == ATTEMPTS for number, result in enumerate(results)
             )
             yield Observation(
-                recovered == TRANSIENT and transient.begun == ATTEMPTS * TRANSIENT,
+                recovered == TRANSIENT and transient.begun.total() == ATTEMPTS * TRANSIENT,
                 f"{recovered} of {TRANSIENT} executions recovered on attempt {ATTEMPTS} after {ATTEMPTS - 1} injected "
-                f"faults each ({transient.begun} calls in {time.perf_counter() - started:.3f} s)",
+                f"faults each ({transient.begun.total()} calls in {time.perf_counter() - started:.3f} s)",
             )
             mixed = pool.execute_parallel([("trial-permanent", (number,), {}) for number in range(MIXED)])
             values = sum(result.value == number + 1 for number, result in enumerate(mixed) if number % 2 == 0)
             errors = sum(isinstance(result.error, ValueError) and result.attempts == 1 for result in mixed[1::2])
+            assert values + errors <= len(mixed), "an execution gives a value or an error"
             yield Observation(
                 values == errors == MIXED // 2,
                 f"beside {errors} of {MIXED // 2} permanent failures, {values} of {MIXED // 2} neighbours kept theirs",

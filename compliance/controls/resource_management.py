@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import subprocess
 import sys
@@ -26,6 +27,7 @@ def overrun(seconds: float, folder: str) -> int:
     """Note who runs, start a child, and go on for `seconds`; 0 only warms the process up."""
     if seconds <= 0:
         return os.getpid()
+    assert Path(folder).is_dir(), "who runs is noted in it"
     child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"])
     Path(folder, "pids").write_text(f"{os.getpid()} {child.pid}")
     time.sleep(seconds)
@@ -36,11 +38,8 @@ def hoard(size_bytes: int) -> int:
     """Take memory, and say how much came."""
     if size_bytes <= 0:
         return 0
+    assert size_bytes > LIMIT_BYTES, "what would be granted shows nothing"
     return len(bytearray(size_bytes))
-
-
-def _negated(number: int) -> int:
-    return -number
 
 
 class ResourceManagement(Control):
@@ -52,10 +51,12 @@ class ResourceManagement(Control):
     def observe(self, trial: Trial) -> Iterator[Observation]:
         """Measure how long the overrun lasted and what is left of it."""
         kept = min(int(trial.configuration.get("cache_size", KEPT)), KEPT)
+        assert 0 <= kept < DISTINCT, "the cache is asked for more than it may keep"
+        assert LIMIT_BYTES < WANTED_BYTES, "more is asked for than is granted"
         with trial.pool(cache_size=kept) as pool:
             pool.register_detector("trial-overrun", overrun, isolation="process", timeout_s=TIMEOUT_S, breaker=None)
             pool.register_detector("trial-hoard", hoard, isolation="process", memory_bytes=LIMIT_BYTES, breaker=None)
-            pool.register_detector("trial-kept", _negated, cacheable=True)
+            pool.register_detector("trial-kept", operator.neg, cacheable=True)
             _ = pool.execute_detector("trial-overrun", 0.0, str(trial.folder))
             yield from self._overrun(trial, pool.execute_detector("trial-overrun", OVERRUN_S, str(trial.folder)).error)
             answer = pool.execute_detector("trial-hoard", WANTED_BYTES)
@@ -66,6 +67,7 @@ class ResourceManagement(Control):
             )
             results = pool.execute_parallel([("trial-kept", (number,), {}) for number in range(DISTINCT)])
             entries = pool.get_pool_metrics()["cache_entries"]
+            assert len(results) == DISTINCT, "each execution has one result"
             answered = sum(result.value == -number for number, result in enumerate(results))
             yield Observation(
                 entries <= kept and answered == DISTINCT,
@@ -83,6 +85,7 @@ class ResourceManagement(Control):
         began_s = noted.stat().st_mtime
         pids = tuple(int(word) for word in noted.read_text().split())
         assert len(pids) == 2, "the task and its child"
+        assert os.getpid() not in pids, "what overruns is no thread of this process, which would not be ended"
         left = _alive_after(pids, max(0.0, began_s + TIMEOUT_S + GRACE_S - time.time()))
         lasted_s = time.time() - began_s
         in_time = isinstance(error, ExecutionTimedOut) and not left and lasted_s <= TIMEOUT_S + GRACE_S
@@ -102,10 +105,12 @@ def _alive_after(pids: Sequence[int], patience_s: float) -> list[int]:
         if not left or time.monotonic() >= deadline:
             break
         time.sleep(0.005)
+    assert os.getpid() not in left, "this process is not waited for"
     return left
 
 
 def _is_alive(pid: int) -> bool:
+    assert pid > 0, "0 and below name groups of processes"
     try:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:

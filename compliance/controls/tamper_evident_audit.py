@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import secrets
 import shutil
@@ -25,16 +26,17 @@ FLIPS = 40
 EXPECTED = ("detector-registered", "executions-asked", "access-denied", "breaker-changed")
 
 
+@dataclasses.dataclass(frozen=True)
 class _LedgerSink:
     """Writes each event of a pool to a ledger before the pool goes on."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    ledger: Ledger
 
     def record(self, event: Mapping[str, Any]) -> None:
         """Append one event."""
         assert event, "an empty event says nothing"
-        _ = self._ledger.append(event)
+        receipt = self.ledger.append(event)
+        assert receipt.checkpoint, "what is acknowledged is under a signed head"
 
 
 class _NotThatOne:
@@ -42,6 +44,8 @@ class _NotThatOne:
 
     def denial(self, action: Action, target: str, roles: frozenset[str], tree: str = "") -> str | None:  # noqa: ARG002  # the protocol's
         """Say why not."""
+        assert action in ("register", "run"), "the trial opens no store"
+        assert target.startswith("trial-"), "it is asked about the trial's own detectors only"
         return "the trial denies it" if action == "run" and target == "trial-denied" else None
 
 
@@ -65,12 +69,14 @@ class TamperEvidentAudit(Control):
             _ = ledger.append({"event": "trial-ended"})
             anchor = trial.folder / "checkpoint"
             _ = anchor.write_bytes(ledger.checkpoint)
+        assert not anchor.is_relative_to(folder), "an anchor lies elsewhere than what it anchors"
         verdict = ledger_verify.verify(folder, checkpoint=anchor, processes=1)
         yield Observation(
             verdict.ok and verdict.anchored, f"{verdict.records} records verify ({verdict.verdict}) by their checkpoint"
         )
         yield _recorded(folder, passphrase, done)
         caught, files = _flipped(folder)
+        assert 0 < files <= FLIPS, "each file has a bit flipped"
         yield Observation(caught == FLIPS, f"{caught} of {FLIPS} flipped bits in {files} files were caught")
         rolled = ledger_verify.verify(middle, checkpoint=anchor, processes=1)
         yield Observation(
@@ -91,7 +97,7 @@ def _work(trial: Trial, ledger: Ledger) -> list[tuple[str, str]]:
         _ = pool.execute_detector("trial-denied")
         _ = pool.execute_detector("trial-failing")
         _ = pool.execute_detector("trial-good", "abc")
-    assert not pool.closed or ledger.size >= 0, "the ledger outlives the pool"
+    assert pool.closed, "nothing more is recorded"
     return [
         ("detector-registered", "trial-good"), ("detector-registered", "trial-denied"),
         ("detector-registered", "trial-failing"), ("access-denied", "trial-denied"),
@@ -101,6 +107,7 @@ def _work(trial: Trial, ledger: Ledger) -> list[tuple[str, str]]:
 
 
 def _register(pool: EnterpriseDetectorPool) -> None:
+    assert not pool.closed, "a closed pool takes no detector"
     pool.register_detector("trial-good", len)
     pool.register_detector("trial-denied", len)
     pool.register_detector("trial-failing", _fails, breaker=BreakerPolicy(failures=1, reset_s=3600.0))
@@ -108,6 +115,7 @@ def _register(pool: EnterpriseDetectorPool) -> None:
 
 def _recorded(folder: Path, passphrase: bytes, done: list[tuple[str, str]]) -> Observation:
     """Tell whether everything that was done stands in the ledger, in order, and can be read back."""
+    assert {kind for kind, _ in done} <= set(EXPECTED), "what is looked for is kept"
     lines: list[bytes] = []
     _ = ledger_export.export(folder, passphrase, lines.append)
     kept: list[tuple[str, str]] = []
@@ -134,6 +142,7 @@ def _flipped(folder: Path) -> tuple[int, int]:
         place = choose.randrange(len(sound))
         damaged = bytearray(sound)
         damaged[place] ^= 1 << choose.randrange(8)
+        assert damaged != sound, "one bit is another"
         try:
             _ = file.write_bytes(damaged)
             caught += ledger_verify.verify(folder, processes=1).verdict == "tampered"

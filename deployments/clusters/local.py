@@ -41,33 +41,30 @@ class LocalProcesses:
     name: ClassVar[str] = "local"
 
     def accepts(self, target: str) -> bool:
-        """Tell whether `target` is `local`."""
+        """Tell whether `target` is this kind's name."""
+        assert target, "a cluster has a name"
         return target == self.name
 
     @contextlib.contextmanager
     def open(self, target: str, workers: int) -> Iterator[Any]:
         """Yield a connected client; see `detectors.ports.ClusterKind`."""
-        del target
+        assert self.accepts(target), "who opens it saw that it is meant"
         with _connected(workers, workers) as (client, _):
             yield client
 
 
-class AdaptiveProcesses:
+class AdaptiveProcesses(LocalProcesses):
     """The same, with one worker at first and more as Dask's own `Adaptive` sees work waiting, up to `workers`."""
 
     name: ClassVar[str] = "local-adaptive"
 
-    def accepts(self, target: str) -> bool:
-        """Tell whether `target` is `local-adaptive`."""
-        return target == self.name
-
     @contextlib.contextmanager
     def open(self, target: str, workers: int) -> Iterator[Any]:
         """Yield a connected client; see `detectors.ports.ClusterKind`."""
-        del target
+        assert self.accepts(target), "who opens it saw that it is meant"
         with _connected(1, workers) as (client, cluster):
             # Never none: starting the first worker anew for each batch costs more than keeping it.
-            cluster.adapt(minimum=1, maximum=max(workers, 1), interval="500ms")
+            cluster.adapt(minimum=1, maximum=workers, interval="500ms")
             yield client
 
 
@@ -79,10 +76,12 @@ def _connected(at_first: int, workers: int) -> Iterator[tuple[Any, Any]]:
 
     from deployments.mutual_tls import temporary
 
+    assert 1 <= at_first <= workers, "somebody does the work, and no more than were asked for"
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with dask.config.set(CONFIGURATION), contextlib.ExitStack() as stack:
         try:
             security = temporary()
+            assert security.require_encryption, "whoever reaches a scheduler without certificates runs code"
             cluster = LocalCluster(  # type: ignore[no-untyped-call]
                 n_workers=at_first,
                 threads_per_worker=1,
@@ -96,6 +95,7 @@ def _connected(at_first: int, workers: int) -> Iterator[tuple[Any, Any]]:
                 silence_logs=logging.CRITICAL,
             )
             stack.callback(cluster.close)
+            assert cluster.scheduler_address.startswith("tls://127.0.0.1:"), "nobody beyond this machine reaches it"
             # Not as a context manager: it may be closed in another context than it was opened in (a flow's task).
             client = Client(cluster, security=security, set_as_default=False)  # type: ignore[no-untyped-call]
             stack.callback(client.close)
@@ -105,4 +105,6 @@ def _connected(at_first: int, workers: int) -> Iterator[tuple[Any, Any]]:
                 client.register_plugin(PinWorkers(workers))
         except (OSError, TimeoutError, RuntimeError) as problem:
             raise ClusterError(f"a local Dask cluster cannot be started: {problem}; try --cluster inline") from problem
+        assert client.status == "running", "work can be given to it"
+        assert not client.asynchronous, "who asks waits for the answer"
         yield client, cluster

@@ -83,6 +83,7 @@ class CAssertionFacts(Facts):
         """Return a `_FileFacts`."""
         unit = as_c(parsed)
         called = {name: len(calls) for name, calls in unit.called.items()}
+        assert all(count > 0 for count in called.values()), "what is called is called somewhere"
         first = unit.functions[0] if unit.functions else None
         return _FileFacts(
             place_of(unit, first.name_start, first.name_end) if first else None,
@@ -152,12 +153,15 @@ int second(int n) { static_assert(1, ""); return n > 3 ? 1 : 2; }
                 count for name, count in file.called.items() if self._is_assertion(name, macros, known)
             )
             wanted = self.settings.assertions_per_function
+            assert wanted >= 0, "settings refuse others"
+            assert file.functions > 0, "where there is a first there are some"
             if found < wanted * file.functions:
                 message = f"{found} assertions in {file.functions} functions; {wanted:g} a function are wanted"
                 yield path, self.finding(file.first.region, message)
 
     def _is_assertion(self, name: str, macros: Mapping[str, tuple[str, ...]], known: dict[str, bool]) -> bool:
         """Tell whether a call asserts, itself or through macros."""
+        assert name, "what is called through a pointer is not asked about"
         if name not in macros:
             return asserts(name, self.settings.assertions)
         if name not in known:
@@ -203,6 +207,7 @@ void f(int n)
         """Yield each assertion whose condition assigns or counts."""
         unit = as_c(parsed)
         for name, start, argument in _assertions(unit, self.settings.assertions):
+            assert 0 <= start < len(unit.source), "an assertion stands in its file"
             if CHANGES.search(argument):
                 yield self.finding(unit.region(start, start + len(name)), f"{name} changes what it looks at")
 
@@ -240,6 +245,7 @@ void f(unsigned n, int m)
         unit = as_c(parsed)
         for name, start, argument in _assertions(unit, self.settings.assertions):
             parts = split(argument, b",")
+            assert 0 <= start < len(unit.source), "an assertion stands in its file"
             # With a message behind it the first is the condition; of `ASSERT_EQ(1, n)` neither is.
             if (len(parts) == 1 or parts[1].strip().startswith(b'"')) and _always(unit, start, parts[0]):
                 yield self.finding(unit.region(start, start + len(name)), f"{name} can never fail")
@@ -261,7 +267,9 @@ def _found(unit: CFile, more: tuple[str, ...]) -> list[tuple[str, int, bytes]]:
         opening = code.find(b"(", start)
         end = closing(code, opening, min(opening + MAX_ARGUMENT, len(code)))
         if end is not None:
+            assert start < opening < end, "an argument follows a name"
             arguments.append((name, start, code[opening + 1 : end].strip()))
+    assert len(arguments) <= len(found), "a call has one argument list"
     return arguments
 
 
@@ -274,6 +282,7 @@ def _always(unit: CFile, start: int, text: bytes) -> bool:
             return True
         return any(_always_plain(unit, start, part) for part in either)
     both = split(text, b"&&")
+    assert len(either) == 1, "more than one was judged above"
     return all(_always_plain(unit, start, part) for part in both)
 
 
@@ -309,6 +318,7 @@ def _always_plain(unit: CFile, start: int, text: bytes) -> bool:
     owner = unit.function_at(start)
     if least is None or owner is None:
         return False
+    assert owner.body <= start < owner.end, "an assertion stands in the body of its function"
     name = least[1] or least[2]
     declared = re.compile(UNSIGNED + rb"\b" + name + rb"\b")
     return declared.search(unit.layout.code, owner.start, start) is not None

@@ -75,13 +75,16 @@ void drop(P *p) { delete p; }  // expect: P10-R3-dynamic-memory
     def check_tree(self, facts: Mapping[str, Mapping[str, Any]]) -> Iterator[tuple[str, Finding]]:
         """Yield each allocation in a function that runs after initialisation."""
         graph = once(CallGraph, facts["c-calls"])
+        assert len(graph.edges) == len(graph.nodes), "each function has its callees, if none"
         starting = _initialising(graph, self.settings)
+        assert all(0 <= number < len(graph.nodes) for number in starting), "who initialises is of this tree"
         for number, (path, function) in enumerate(graph.nodes):
             if number in starting:
                 continue
             for name, place in function.allocations:
                 if name not in OPERATORS and not graph.is_allocator(path, name):
                     continue
+                assert place.line >= 1, "lines count from 1"
                 yield path, self.finding(place.region, f"{name} in {function.name}, which runs after initialisation")
         for path, file in graph.files.items():
             for name, place in file.loose:
@@ -125,6 +128,7 @@ void g(int i) { char t[256 / STRIDE]; t[(i * STRIDE)] = 0; }
             text = node.text or b""
             # By their case, constants: `(i * LIMIT)` reads like the declaration of a pointer.
             words = NAME.findall(CONSTANT_MACRO.sub(b"", SIZE_OF.sub(b"", text)))
+            assert owner.body <= node.start_byte < owner.end, "an array of a function stands in its body"
             names = {name.decode() for name in words if not name.isupper()}
             if names.isdisjoint(unit.locals_of(owner)):
                 continue
@@ -143,6 +147,8 @@ void g(int i) { char t[256 / STRIDE]; t[(i * STRIDE)] = 0; }
 
 def _is_constant(unit: CFile, owner: Function, name: str) -> bool:
     """Tell whether a local of C++ is declared `const`, which makes an array's length a constant there."""
+    assert name, "what is looked for has a name"
+    assert owner.start < owner.end, "a function has a text"
     pattern = rb"\bconst(?:expr)?\b[^;{}()]*\b" + name.encode() + rb"\s*[={]"
     return re.search(pattern, unit.layout.code[owner.start : owner.end]) is not None
 
@@ -156,6 +162,7 @@ def _initialising(graph: CallGraph, settings: RuleSettings) -> frozenset[int]:
     named = {number for number, (_, function) in enumerate(graph.nodes) if _initialises(function.name, settings)}
     # Assume that whatever has a caller is for initialisation only, and take back what is not, until nothing changes:
     # so helpers that call each other are judged by who calls them from outside.
+    assert len(callers) == len(graph.edges), "whether it is called is known of each function"
     handed_on = {n for n, (path, function) in enumerate(graph.nodes) if function.name in graph.files[path].handed_on}
     starting = named | {number for number, who in enumerate(callers) if who and number not in handed_on}
     pending = [number for number in range(len(graph.nodes)) if number not in starting]
@@ -166,10 +173,12 @@ def _initialising(graph: CallGraph, settings: RuleSettings) -> frozenset[int]:
                 starting.discard(callee)
                 pending.append(callee)
     reached = _reached(graph, named)
+    assert named <= starting, "who initialises by name is not taken back"
     return frozenset(starting & (named | reached))
 
 
 def _reached(graph: CallGraph, roots: set[int]) -> set[int]:
+    assert len(roots) <= len(graph.nodes), "roots are functions of the graph"
     reached: set[int] = set()
     pending = list(roots)
     while pending:  # p10: each function is reached once
@@ -177,6 +186,7 @@ def _reached(graph: CallGraph, roots: set[int]) -> set[int]:
             if callee not in reached:
                 reached.add(callee)
                 pending.append(callee)
+    assert len(reached) <= len(graph.nodes), "each function is reached once"
     return reached
 
 

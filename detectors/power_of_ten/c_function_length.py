@@ -40,6 +40,7 @@ class CFunctions(Facts):
     def collect(self, parsed: ParsedFile) -> object:
         """Return `FunctionSpan`s as plain lists."""
         unit = as_c(parsed)
+        assert all(each.start < each.body < each.end for each in unit.functions), "a head, then a body"
         return [(each.name, unit.line_of(each.start), unit.line_of(each.end)) for each in unit.functions]
 
 
@@ -63,12 +64,15 @@ class CFunctionLength(FileRule):
     def check(self, parsed: ParsedFile) -> Iterator[Finding]:
         """Yield each function that is too long, at its name."""
         unit, limit = as_c(parsed), self.settings.function_lines
+        assert limit >= 1, "settings refuse others"
         for function in unit.functions:
             lines = unit.line_of(function.end) - unit.line_of(function.start) + 1
+            assert lines >= 1, "it ends where it begins, or below"
             if lines > limit:
                 message = f"{function.name} has {lines} lines, over {limit}; split it"
                 yield self.finding(unit.region(function.name_start, function.name_end), message)
         for start, end in (*_below_hidden_heads(unit), *_in_macros(unit)):
+            assert start < end, "a head stands before its body's end"
             whole = unit.region(start, end)
             lines = whole.end_line - whole.start_line + 1
             if lines > limit:
@@ -80,11 +84,13 @@ def _in_macros(unit: CFile) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of the functions that the bodies of macros define."""
     for macro in unit.layout.macros:
         depth = head = 0
+        assert 0 < macro.body <= len(unit.source), "a macro's name stands before its body"
         for mark in MARK.finditer(macro.code):
             if mark[0] == b"{":
                 depth += 1
             elif mark[0] == b"}":
                 depth -= 1
+            assert head < mark.end(), "what follows a head was not yet looked at"
             if depth == 0:
                 text = macro.code[head : mark.end()]
                 if mark[0] == b"}" and DEFINITION.match(text):
@@ -99,7 +105,9 @@ def _below_hidden_heads(unit: CFile) -> Iterator[tuple[int, int]]:
         if start < last:
             continue
         last = end
+        assert start < end <= len(code), "a block lies in its file"
         if unit.function_at(start) is None and code[max(start - 80, 0) : start].rstrip().endswith(b")"):
             head = HEAD.search(code, max(start - MAX_HEAD, 0), start)
+            assert head is None or head.end() <= start, "a head stands before its block"
             if head is not None and closing(code, head.end() - 1, start) == code.rfind(b")", 0, start):
                 yield head.start(1), end

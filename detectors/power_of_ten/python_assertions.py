@@ -258,15 +258,14 @@ def _always_plain(test: ast.expr) -> bool:
         return any(key is not None for key in test.keys)
     if isinstance(test, ast.JoinedStr):
         return any(isinstance(part, ast.Constant) and part.value for part in test.values)
-    if isinstance(test, (ast.Lambda, ast.GeneratorExp)):
-        return True
-    if not isinstance(test, ast.Compare) or len(test.ops) > 1:
-        return False
-    return _always_holds(test)
+    if isinstance(test, ast.Compare) and len(test.ops) == 1:
+        return _always_holds(test)
+    return isinstance(test, (ast.Lambda, ast.GeneratorExp))
 
 
 def _always_holds(test: ast.Compare) -> bool:
     assert len(test.ops) == 1, "a chain is looked at no further"
+    assert len(test.comparators) == 1, "an operator stands between two"
     left, operator, right = test.left, test.ops[0], test.comparators[0]
     if isinstance(operator, ast.GtE) and getattr(getattr(left, "func", None), "id", "") == "len":
         return isinstance(right, ast.Constant) and right.value == 0
