@@ -116,7 +116,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         paths=tuple(map(Path, paths)), detectors=None if detectors is None else tuple(detectors), cluster=cluster,
         workers=workers, cache=Path(cache) if cache else None, use_cache=use_cache, verify_cache=verify_cache,
         baseline=Path(baseline) if baseline else None, include=tuple(include or ()), exclude=tuple(exclude or ()),
-        ignore=ignore, settings=settings_from(rules or {}, "the parameter rules"),
+        ignore=ignore, settings=settings_from(rules or {}, "the parameter rules"), canaries=evidence is not None,
     )  # fmt: skip
     caller = _CALLER.get(_Caller())
     # Before the work: a key that cannot be used must not cost the night's results.
@@ -194,7 +194,7 @@ def run_scan_flow(
 
 def _scanned(options: ScanOptions, trail: RunTrail, progress: Progress) -> RunRecord:
     with Scan(options, progress) as scan:
-        trail.started(scan.run_id, options)
+        trail.started(scan.run_id, options, scan.commitment)
         run = _quoted(scan)
         stages.snapshot(run)
         planned = stages.plan(run)
