@@ -17,7 +17,8 @@ import msgspec
 
 from compliance.attestation import Predicate, snapshot_root
 from compliance.errors import AttestationInvalid, CoverageIncomplete
-from detectors.model import Excluded, NotAnalysed, Reason, RunRecord, UnitRecord
+from detectors.canaries import SEED_BYTES, commitment
+from detectors.model import CanaryRecord, Excluded, NotAnalysed, Reason, RunRecord, UnitRecord
 
 __all__ = [
     "NAME",
@@ -129,6 +130,8 @@ class Coverage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What policy keeps out: path, file and line or option that does it, and how many files; folders are folded."""
     unreadable: tuple[NotAnalysed, ...]
     """Entries of the tree that no detector could be given."""
+    canaries: CanaryRecord | None
+    """Known violations that the batches held, and how many were missed; None for a run without them."""
 
 
 def stated(run: RunRecord) -> Coverage:
@@ -166,6 +169,7 @@ def stated(run: RunRecord) -> Coverage:
         suppressed=_silenced(run),
         excluded=tuple(sorted(run.excluded)),
         unreadable=tuple(sorted(entry for entry in run.not_analysed if not entry.detector)),
+        canaries=run.canaries,
     )
 
 
@@ -274,14 +278,25 @@ def problems_of(data: bytes, run: RunRecord, predicate: Predicate) -> tuple[str,
     ):
         if given.snapshot.merkle_root != root:
             told.append(f"its snapshot root is not that of the {whose}")
+    if made.canaries is not None and not _revealed(made.canaries):
+        told.append("the seed of its canaries is not the one that was committed to")
     told += _unlike_rows(given, made)
-    for name in ("run_id", "whole", "planned", "accounted", "suppressed", "excluded", "unreadable"):
+    for name in ("run_id", "whole", "planned", "accounted", "suppressed", "excluded", "unreadable", "canaries"):
         if getattr(given, name) != getattr(made, name):
             told.append(f"of {name} it says otherwise than {RECORD}")
     if not told and _encoder.encode(made) + b"\n" != data:
         told.append(f"it is not what {RECORD} gives")
     assert told or given == made, "a statement that holds is the one that is made anew"
     return tuple(told)
+
+
+def _revealed(record: CanaryRecord) -> bool:
+    """Tell whether the revealed seed is the one that the commitment stands for."""
+    try:
+        seed = bytes.fromhex(record.seed)
+    except ValueError:
+        return False
+    return len(seed) == SEED_BYTES and commitment(seed) == record.commitment
 
 
 def _unlike_rows(given: Coverage, made: Coverage) -> Iterator[str]:

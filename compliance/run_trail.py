@@ -112,9 +112,14 @@ class RunTrail:
         finally:
             self._let_go()
 
-    def started(self, run_id: str, options: ScanOptions) -> None:
+    def started(self, run_id: str, options: ScanOptions, commitment: str = "") -> None:
         """
         Record who begins what.
+
+        Args:
+            run_id: Of the run.
+            options: What it is asked to do.
+            commitment: To the seed of its canaries; empty where it has none.
 
         Raises:
             UsageError: The run has begun already.
@@ -125,7 +130,8 @@ class RunTrail:
         self._run_id = run_id
         who = {**caller(), "user": _user(), "uid": os.getuid(), "host": platform.node(), "pid": os.getpid()}
         roots = [os.fsencode(path.absolute()).decode("utf-8", "backslashreplace") for path in options.paths]
-        self._record("scan.started", who=who, roots=roots, configuration=list(options.shown()))
+        told = {"canaries": commitment} if commitment else {}
+        self._record("scan.started", who=who, roots=roots, configuration=list(options.shown()), **told)
 
     def planned(self, stages: Sequence[Stage]) -> None:
         """Record what each detector has to do; raises LedgerError."""
@@ -248,7 +254,7 @@ def recorded_scan(
         DetectorPoolError: As `detectors.scan.scan`; the end is recorded.
     """
     with trail, Scan(options, progress) as scan:
-        trail.started(scan.run_id, options)
+        trail.started(scan.run_id, options, scan.commitment)
         _ = scan.snapshot()
         trail.planned(scan.plan())
         scan.execute_all()

@@ -519,7 +519,7 @@ def problem_of_coverage(data: bytes, run: dict[str, Any], _predicate: dict[str, 
     return "" if spelled(coverage_of(run)) + b"\n" == data else "it says otherwise than run.json"
 
 
-MUST_NAME = ("run.json",)
+MUST_NAME = ("run.json", "coverage.json")
 SAYS: dict[str, Callable[[bytes, dict[str, Any], dict[str, Any]], str]] = {
     "run.json": problem_of_record,
     "coverage.json": problem_of_coverage,

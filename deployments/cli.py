@@ -159,6 +159,7 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         paths=tuple(paths), detectors=names, cluster=cluster, workers=workers, cache=settings.cache,
         use_cache=not no_cache, verify_cache=verify_cache, baseline=baseline, include=tuple(include or ()),
         exclude=tuple(exclude or ()), ignore=not no_ignore, settings=_rule_settings(paths, config, trust_tree),
+        canaries=evidence is not None,
     )  # fmt: skip
     if evidence is not None:
         refuse_existing(evidence)

@@ -15,11 +15,22 @@ from collections.abc import Iterator
 import msgspec
 
 from detectors import snapshot
+from detectors.canaries import Canary, Watch
 from detectors.circuit_breaker import Breaker, BreakerPolicy
-from detectors.detector import ClosureTool, Registry, RuleGroup, Tool, discover
+from detectors.detector import ClosureTool, Detector, Registry, RuleGroup, Tool, discover
 from detectors.errors import DetectorBroken, DetectorPoolError, SourceChanged
 from detectors.findings import with_context
-from detectors.model import Analysed, FileReport, Finding, NotAnalysed, Outcome, Reason, SourceFile
+from detectors.model import (
+    Analysed,
+    CanaryCount,
+    FileReport,
+    Finding,
+    Language,
+    NotAnalysed,
+    Outcome,
+    Reason,
+    SourceFile,
+)
 from detectors.parsing import ParsedFile, Unparsable, collector_paused, parse
 from detectors.rule_settings import RuleSettings
 from detectors.sandbox import analyse_in_context, analyse_with_tool
@@ -38,6 +49,13 @@ class BatchResult(msgspec.Struct, frozen=True):
     started: float
     """`time.time()` on the worker."""
     seconds: float
+    canaries: tuple[CanaryCount, ...] = ()
+    """By detector; empty where the batch has none."""
+
+    @property
+    def distrusted(self) -> bool:
+        """Whether a detector missed a canary, so that the batch is invalid."""
+        return any(count.missed for count in self.canaries)
 
 
 def analyse(batch: Batch, roots: tuple[str, ...], run_id: str = "") -> BatchResult:
@@ -63,14 +81,75 @@ def analyse(batch: Batch, roots: tuple[str, ...], run_id: str = "") -> BatchResu
     groups = tuple(detector for detector in detectors if isinstance(detector, RuleGroup))
     tools = tuple(detector for detector in detectors if isinstance(detector, Tool))
     outcomes: list[Outcome] = []
+    counts: list[CanaryCount] = []
     if groups:
+        dumb: dict[tuple[str, Language], Watch] = {}
+        if batch.canary:
+            tried, dumb = _tried(groups, batch)
+            counts += tried
         for file in batch.files:
             # The list is made while it is paused, so that the parsed file is gone when the collector comes.
             with collector_paused():
-                outcomes += _by_rules(groups, file, roots[file.root])
+                found = list(_by_rules(groups, file, roots[file.root]))
+            outcomes += [_unless_dumb(outcome, dumb.get((outcome.detector, file.language))) for outcome in found]
     for tool in tools:
-        outcomes += _by_tool(tool, batch, roots, _breaker(run_id, tool.name))
-    return BatchResult(tuple(outcomes), f"{os.uname().nodename}:{os.getpid()}", started, time.perf_counter() - clock)
+        watch = _watch(tool, batch)
+        outcomes += _by_tool(tool, batch, roots, _breaker(run_id, tool.name), watch)
+        if batch.canary:
+            counts.append(CanaryCount(tool.name, watch.placed, watch.missed, int(not watch.canaries)))
+    worker = f"{os.uname().nodename}:{os.getpid()}"
+    return BatchResult(tuple(outcomes), worker, started, time.perf_counter() - clock, tuple(counts))
+
+
+def _languages(batch: Batch, detector: Detector) -> list[Language]:
+    found = sorted({file.language for file in batch.files} & detector.languages)
+    assert found, "a batch holds files that its detectors read"
+    return found
+
+
+def _watch(tool: Tool, batch: Batch) -> Watch:
+    """Return the canaries of a tool, one for each language of the batch; none where the batch has no token."""
+    if not batch.canary:
+        return Watch(tool.name, ())
+    offered = (tool.canary(language, batch.canary) for language in _languages(batch, tool))
+    return Watch(tool.name, (canary for canary in offered if canary is not None))
+
+
+def _tried(groups: tuple[RuleGroup, ...], batch: Batch) -> tuple[list[CanaryCount], dict[tuple[str, Language], Watch]]:
+    """Try each group on a canary of each language; return the counts, and who is dumb in which language."""
+    counts: list[CanaryCount] = []
+    dumb: dict[tuple[str, Language], Watch] = {}
+    for group in groups:
+        placed = missed = 0
+        for language in _languages(batch, group):
+            canary = group.canary(language, batch.canary)
+            if canary is None:
+                continue
+            watch = Watch(group.name, (canary,))
+            if watch.judge({canary.name: _answer(group, canary, language)}):
+                dumb[group.name, language] = watch
+            placed, missed = placed + watch.placed, missed + watch.missed
+        counts.append(CanaryCount(group.name, placed, missed, int(not placed)))
+    assert len(counts) == len(groups), "each group is counted"
+    return counts, dumb
+
+
+def _answer(group: RuleGroup, canary: Canary, language: Language) -> FileReport | NotAnalysed:
+    try:
+        return group.check_file(parse(canary.data, language, canary.name))
+    except Unparsable as answer:
+        return NotAnalysed(canary.name, group.name, answer.reason, answer.detail)
+    except (Exception, SystemExit) as problem:  # one rule's mistake, which must not end the batch
+        return NotAnalysed(canary.name, group.name, "crashed", _told(problem))
+
+
+def _unless_dumb(outcome: Outcome, watch: Watch | None) -> Outcome:
+    """Return an outcome, or that it does not count, where its group missed the canary of its language."""
+    if watch is None:
+        return outcome
+    (canary,) = watch.canaries
+    told = f"{outcome.detector} did not report a known violation beside it: {canary.rule} on line {canary.line}"
+    return NotAnalysed(outcome.path, outcome.detector, "canary-missed", told)
 
 
 @functools.lru_cache(maxsize=8)
@@ -114,7 +193,7 @@ def _by_group(group: RuleGroup, file: SourceFile, parsed: ParsedFile) -> Outcome
     return Analysed(file.path, group.name, msgspec.structs.replace(report, findings=found), 0.0)
 
 
-def _by_tool(tool: Tool, batch: Batch, roots: tuple[str, ...], breaker: Breaker) -> Iterator[Outcome]:
+def _by_tool(tool: Tool, batch: Batch, roots: tuple[str, ...], breaker: Breaker, watch: Watch) -> Iterator[Outcome]:
     clock = time.perf_counter()
     files = batch.files
     sources: dict[str, bytes] = {}
@@ -132,9 +211,9 @@ def _by_tool(tool: Tool, batch: Batch, roots: tuple[str, ...], breaker: Breaker)
             # What they would have said depends on what is no longer there.
             yield from (_lost(file, tool.name, problem) for file in files if file.path in sources)
             return
-        reports = analyse_in_context(tool, sources, support, batch.contexts, breaker)
+        reports = analyse_in_context(tool, sources, support, batch.contexts, breaker, watch=watch)
     else:
-        reports = analyse_with_tool(tool, sources, breaker)
+        reports = analyse_with_tool(tool, sources, breaker, watch)
     total = sum(len(data) for data in sources.values()) or 1
     seconds = time.perf_counter() - clock
     for file in files:

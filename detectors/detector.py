@@ -27,6 +27,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
+from detectors.canaries import Canary, laid
 from detectors.closures import ClosureKind, Context
 from detectors.errors import DetectorBroken, UnknownDetector
 from detectors.model import (
@@ -69,6 +70,7 @@ __all__ = [
 ]
 
 Made = TypeVar("Made")
+EXPECTED = re.compile(r"expect: (\S+)")
 ENTRY_POINT_GROUP = "detector_pool.detectors"
 MISSING = "missing"
 """Stands for the version of a tool that is not here."""
@@ -88,6 +90,8 @@ class Rule(abc.ABC):
     """Name of the group that the rule belongs to, as `--detectors` takes it."""
     languages: ClassVar[frozenset[Language]]
     examples: ClassVar[tuple[str, ...]] = ()
+    tunable: ClassVar[bool] = False
+    """Whether limits or words of the settings decide its findings, so that its examples are no canaries."""
 
     def __init__(self, settings: RuleSettings | None = None) -> None:
         self.settings = settings or RuleSettings()
@@ -200,6 +204,17 @@ class Detector(abc.ABC):
         """Return how to install what is missing, or `None` if the detector can run here."""
         return None
 
+    def canary(self, language: Language, token: str) -> Canary | None:
+        """
+        Return a source whose violation the detector reports, whatever its settings; `None` if it offers none.
+
+        Args:
+            language: One of `languages`; the source needs no other file.
+            token: Decides the line, and what else may differ from batch to batch; see `detectors.canaries`.
+        """
+        del language, token
+        return None
+
 
 class RuleGroup(Detector):
     """All rules that carry one detector name: one read and one parse a file for all of them."""
@@ -264,6 +279,20 @@ class RuleGroup(Detector):
             ]
             shared.clear()  # so that the collector finds the findings only
         yield from found
+
+    def canary(self, language: Language, token: str) -> Canary | None:
+        """Return a flagged example of one of the rules that need one file; the token chooses."""
+        known = [
+            (rule.id, example, line)
+            for rule in self.file_rules
+            if language in rule.languages and not rule.tunable
+            for example in rule.examples
+            if (line := _flagged_line(example, rule.id))
+        ]
+        if not known:
+            return None
+        rule_id, example, line = known[int(token[2:10], 16) % len(known)]
+        return laid(language, token, rule_id, example, line)
 
     def code_files(self) -> Iterable[Path]:
         """Return the rules' modules, all modules of the packages they stand in, and the engine's parsing."""
@@ -474,6 +503,14 @@ def fact_readers(groups: Iterable[RuleGroup], wanted: Collection[str]) -> dict[s
     }
     assert found.keys() <= set(wanted), "nothing is read that nobody asked for"
     return found
+
+
+def _flagged_line(example: str, rule: str) -> int:
+    """Return the first line of an example of one file that a rule must report; 0 for none."""
+    if " file: " in example:
+        return 0
+    lines = enumerate(example.split("\n"), 1)
+    return next((number for number, line in lines if rule in EXPECTED.findall(line)), 0)
 
 
 def distribution_files(distribution: str, suffixes: tuple[str, ...] | None = None) -> list[Path]:

@@ -16,6 +16,8 @@ import msgspec
 __all__ = [
     "Analysed",
     "BatchRecord",
+    "CanaryCount",
+    "CanaryRecord",
     "Completed",
     "DetectorRecord",
     "Digest",
@@ -54,6 +56,7 @@ Level = Literal["error", "warning", "note"]
 
 Reason = Literal[
     "breaker-open",
+    "canary-missed",
     "changed",
     "crashed",
     "header-missing",
@@ -285,6 +288,27 @@ class BatchRecord(msgspec.Struct, frozen=True):
     files: int
 
 
+class CanaryCount(msgspec.Struct, frozen=True, order=True):
+    """What became of one detector's canaries; see `detectors.canaries`."""
+
+    detector: str
+    placed: int = 0
+    missed: int = 0
+    without: int = 0
+    """Batches that had none, since the detector offers none for their languages."""
+
+
+class CanaryRecord(msgspec.Struct, frozen=True):
+    """The canaries of a run."""
+
+    seed: str
+    """Hexadecimal; revealed after the run."""
+    commitment: str
+    """Sha256 of the seed's bytes, told before the run."""
+    counts: tuple[CanaryCount, ...]
+    """By detector that ran a batch."""
+
+
 class UnitRecord(msgspec.Struct, frozen=True, order=True):
     """One planned (file, detector) pair and what became of it."""
 
@@ -390,6 +414,8 @@ class RunRecord(msgspec.Struct, frozen=True):
     """All that were given, with what became of them."""
     qualifications: tuple[QualificationRecord, ...] = ()
     """One for each detector, where statements were given."""
+    canaries: CanaryRecord | None = None
+    """None for a run without canaries."""
 
     def __post_init__(self) -> None:
         """Hold the record against itself; raises ValueError, also where one is read that somebody else wrote."""

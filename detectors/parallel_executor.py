@@ -13,7 +13,7 @@ import collections
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,7 +22,7 @@ from detectors import sandbox
 from detectors.batch import BatchResult, analyse
 from detectors.bulkheads import Bulkheads, Chunk, Job
 from detectors.errors import ClusterLost, DetectorPoolError
-from detectors.model import NotAnalysed
+from detectors.model import CanaryCount, NotAnalysed
 from detectors.workload_optimizer import Batch
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ class Call(msgspec.Struct, frozen=True):
     """Higher runs earlier."""
     about: Any = None
     """What the caller wants to find in the result; stays in this process."""
+    avoid: str = ""
+    """Address of a Dask worker that shall not run it, if there is another."""
 
 
 class CallResult(msgspec.Struct, frozen=True):
@@ -70,6 +72,8 @@ class CallResult(msgspec.Struct, frozen=True):
     value: Any
     error: BaseException | None
     seconds: float
+    worker: str = ""
+    """Address of the Dask worker that ran it."""
 
 
 class InProcess:
@@ -151,9 +155,18 @@ class DaskBackend:
             # The same batch may be asked for again after a lost worker; Dask must not answer with the old future.
             key = f"{call.name}-{time.monotonic_ns():x}{number:x}"
             by_key[key] = call, time.monotonic()
+            elsewhere = self._others(call.avoid)
             futures.append(
                 self._client.submit(
-                    _timed_value, call.function, call.args, call.kwargs, key=key, pure=False, priority=call.priority
+                    _timed_value,
+                    call.function,
+                    call.args,
+                    call.kwargs,
+                    key=key,
+                    pure=False,
+                    priority=call.priority,
+                    workers=elsewhere,
+                    allow_other_workers=elsewhere is not None,
                 )
             )
         completed = dask_as_completed(  # type: ignore[no-untyped-call]
@@ -166,7 +179,7 @@ class DaskBackend:
                     raise KeyboardInterrupt
                 match future.status:
                     case "finished":
-                        yield CallResult(call, value[0], None, value[1])
+                        yield CallResult(call, value[0], None, value[1], value[2])
                     case "error":
                         problem = value[1] if isinstance(value, tuple) else value
                         lost = isinstance(problem, KilledWorker)
@@ -183,6 +196,13 @@ class DaskBackend:
             left = [future for future in futures if future.status == "pending"]
             if left:
                 self._client.cancel(left, force=True)  # type: ignore[no-untyped-call]
+
+    def _others(self, avoid: str) -> list[str] | None:
+        """Return all workers but one; `None`, for any, where there is no other."""
+        if not avoid:
+            return None
+        known: Mapping[str, object] = self._client.scheduler_info(n_workers=-1)["workers"]
+        return [address for address in known if address != avoid] or None
 
 
 Backend = InProcess | DaskBackend
@@ -255,7 +275,9 @@ class ParallelExecutor:
         """
         Run batches of a scan, longest first.
 
-        A batch whose workers died is halved and run again; a file that is at fault alone becomes *not analysed*.
+        A batch whose workers died is halved and run again; a file that is at fault alone becomes *not analysed*. One
+        in which a detector missed a canary is run once more, on another worker where there is one; what it says then
+        counts, and if a canary is missed again, that is that the detector's files are *not analysed*.
 
         Args:
             batches: In the order in which they shall begin.
@@ -273,17 +295,22 @@ class ParallelExecutor:
             Call(batch.name, analyse, (batch, roots, run_id), {}, len(batches) - place, batch)
             for place, batch in enumerate(batches)
         ]
+        again: list[Call] = []
+        counted: dict[str, tuple[CanaryCount, ...]] = {}
         for result in self.run_divided(calls, _halved):
             batch: Batch = result.call.about
-            match result.error:
-                case None:
-                    yield batch, result.value
-                case WorkerLost():
-                    yield batch, _at_fault(batch)
-                case DetectorPoolError() as problem:
-                    yield batch, problem
-                case problem:
-                    raise problem
+            if isinstance(result.value, BatchResult) and result.value.distrusted:
+                again.append(msgspec.structs.replace(result.call, avoid=result.worker))
+                counted[batch.name] = result.value.canaries
+            else:
+                yield batch, _settled(result)
+        for result in self.run_divided(again, _halved) if again else ():
+            value = _settled(result)
+            # The first attempt's canaries count, too; not those of a batch that was divided since.
+            before = counted.pop(result.call.about.name, ())
+            if isinstance(value, BatchResult):
+                value = msgspec.structs.replace(value, canaries=(*before, *value.canaries))
+            yield result.call.about, value
 
     def _alone(self, call: Call) -> CallResult:
         """Run one call with nothing beside it, a few times while its workers die."""
@@ -324,9 +351,11 @@ def _stopped(job: Job, number: int, error: BaseException) -> bool:
     return False
 
 
-def _timed_value(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, float]:
+def _timed_value(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, float, str]:
+    from distributed import get_worker
+
     clock = time.perf_counter()
-    return function(*args, **kwargs), time.perf_counter() - clock
+    return function(*args, **kwargs), time.perf_counter() - clock, get_worker().address
 
 
 def _halved(call: Call) -> tuple[Call, ...]:
@@ -342,6 +371,20 @@ def _halved(call: Call) -> tuple[Call, ...]:
         half = msgspec.structs.replace(batch, name=f"{batch.name}.{number}", files=files, predicted_s=share_s)
         halves.append(Call(half.name, call.function, (half, *call.args[1:]), call.kwargs, call.priority, half))
     return tuple(halves)
+
+
+def _settled(result: CallResult) -> BatchResult | DetectorPoolError:
+    """Return what a batch's call came to; raises what is no error of this project."""
+    match result.error:
+        case None:
+            assert isinstance(result.value, BatchResult), "a batch's call makes a batch's result"
+            return result.value
+        case WorkerLost():
+            return _at_fault(result.call.about)
+        case DetectorPoolError() as problem:
+            return problem
+        case problem:
+            raise problem
 
 
 def _at_fault(batch: Batch) -> BatchResult:

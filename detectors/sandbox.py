@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Self
 
 import msgspec
 
+from detectors.canaries import Watch
 from detectors.circuit_breaker import Breaker, BreakerPolicy
 from detectors.closures import Context
 from detectors.errors import (
@@ -253,7 +254,7 @@ class ShadowTree:
 
 
 def analyse_with_tool(
-    tool: Tool, sources: Mapping[str, bytes], breaker: Breaker | None = None
+    tool: Tool, sources: Mapping[str, bytes], breaker: Breaker | None = None, watch: Watch | None = None
 ) -> dict[str, FileReport | NotAnalysed]:
     """
     Run a tool on files; a batch that fails is halved until the file at fault is alone.
@@ -262,6 +263,7 @@ def analyse_with_tool(
         tool: The wrapped tool.
         sources: Report path to bytes.
         breaker: The tool's, told of each run; one of this call alone, if not given.
+        watch: Canaries, which every run gets beside its files; of a run that misses one no answer counts.
 
     Returns:
         An answer for every key of `sources`.
@@ -274,7 +276,7 @@ def analyse_with_tool(
         return {path: NotAnalysed(path, tool.name, "tool-missing", missing) for path in sources}
 
     def once(_: Context, paths: Sequence[str]) -> Answers:
-        return _analyse_once(tool, {path: sources[path] for path in paths})
+        return _analyse_once(tool, {path: sources[path] for path in paths}, watch or Watch(tool.name, ()))
 
     return _halving(tool, [(Context(), list(batch)) for batch in _argument_batches(sources)], once, breaker)
 
@@ -285,6 +287,8 @@ def analyse_in_context(
     support: Mapping[str, bytes],
     contexts: Mapping[str, Context],
     breaker: Breaker | None = None,
+    *,
+    watch: Watch | None = None,
 ) -> dict[str, FileReport | NotAnalysed]:
     """
     Run a tool that reads closures, in one scratch folder that holds files and closures.
@@ -295,6 +299,9 @@ def analyse_in_context(
         support: The same of what is read beside it.
         contexts: By report path; a file without one has an empty context.
         breaker: The tool's, told of each run; one of this call alone, if not given.
+        watch: Canaries. A tool that takes one file a run gets them in runs of their own, once a batch: one beside each
+            file would double the runs, and what makes such a tool dumb (its program, its options, its machine) is the
+            same for all runs of a batch. Any other gets them in every run.
 
     Returns:
         An answer for every key of `sources`.
@@ -305,12 +312,20 @@ def analyse_in_context(
     """
     if missing := tool.missing():
         return {path: NotAnalysed(path, tool.name, "tool-missing", missing) for path in sources}
-    with ShadowTree({path: tool.prepare(data) for path, data in {**support, **sources}.items()}) as shadow:
+    watch = watch or Watch(tool.name, ())
+    known = watch.sources()
+    together = tool.files_per_run > 1
+    with ShadowTree({path: tool.prepare(data) for path, data in {**support, **sources, **known}.items()}) as shadow:
 
         def once(context: Context, paths: Sequence[str]) -> Answers:
-            return _answers(tool, shadow, _safe(context), {path: sources[path] for path in paths})
+            asked = {path: sources[path] for path in paths}
+            said = _answers(tool, shadow, _safe(context), {**asked, **known} if together else asked)
+            return _believed(watch, said) if together else said
 
         answers = _halving(tool, list(_runs(tool, sources, contexts)), once, breaker)
+        # Where nothing was answered there is nothing to believe.
+        if known and not together and any(isinstance(said, FileReport) for said in answers.values()):
+            answers = _believed(watch, answers | _alone(tool, shadow, known))
         if changed := shadow.changed():
             raise DetectorWroteFiles(tool.name, changed)
     return answers
@@ -354,6 +369,30 @@ def _halving(
                 runs += [(context, paths[:middle]), (context, paths[middle:])]
     assert not runs, "a run was neither finished nor given up"
     return answers
+
+
+def _alone(tool: ClosureTool, shadow: ShadowTree, canaries: Mapping[str, bytes]) -> Answers:
+    """Run a tool on each canary by itself; one whose run fails has no answer."""
+    generation = _RUNNING.ended
+    answers: Answers = {}
+    for name, data in canaries.items():
+        try:
+            answers |= _answers(tool, shadow, Context(), {name: data})
+        except ToolError:
+            if generation != _RUNNING.ended:
+                raise
+    assert answers.keys() <= canaries.keys(), "answers are about what was asked"
+    return answers
+
+
+def _believed(watch: Watch, answers: Answers) -> Answers:
+    """Take the canaries out of a run's answers; where one was missed, no other answer counts."""
+    names = watch.sources().keys()
+    others = {path: said for path, said in answers.items() if path not in names}
+    if not names:
+        return others
+    missing = watch.judge(answers)
+    return watch.distrusted(others, missing) if missing else others
 
 
 def _works(tool: Tool, generation: int) -> bool:
@@ -409,7 +448,9 @@ def _answers(
     return _read(tool, shadow, completed, asked)
 
 
-def _analyse_once(tool: Tool, sources: Mapping[str, bytes]) -> dict[str, FileReport | NotAnalysed]:
+def _analyse_once(tool: Tool, files: Mapping[str, bytes], watch: Watch) -> dict[str, FileReport | NotAnalysed]:
+    sources = {**files, **watch.sources()}
+    assert len(sources) == len(files) + len(watch.canaries), "no file has the name of a canary, which none can know"
     prepared = {path: tool.prepare(data) for path, data in sources.items()}
     with ShadowTree(prepared) as shadow:
         names = sorted(shadow.paths)
@@ -417,7 +458,8 @@ def _analyse_once(tool: Tool, sources: Mapping[str, bytes]) -> dict[str, FileRep
         changed = shadow.changed()
         if changed:
             raise DetectorWroteFiles(tool.name, changed)
-        return _read(tool, shadow, completed, {name: sources[shadow.paths[name]] for name in names})
+        said = _read(tool, shadow, completed, {name: sources[shadow.paths[name]] for name in names})
+        return _believed(watch, said)
 
 
 def _limits(tool: Tool) -> Limits:

@@ -9,6 +9,7 @@ same bytes. Answers go to the cache as they come: a run that is ended in the mid
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import graphlib
@@ -16,6 +17,7 @@ import hashlib
 import os
 import platform
 import random
+import secrets
 import sys
 import threading
 import time
@@ -28,15 +30,18 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from detectors import canaries, suppressions
 from detectors import findings as finding_rules
 from detectors import snapshot as snapshots
-from detectors import suppressions
 from detectors.cache import CachedResult, ResultCache, result_key
+from detectors.canaries import SEED_BYTES
 from detectors.detector import ClosureTool, Detector, Registry, RuleGroup, Tool, discover, fact_readers
 from detectors.errors import ClusterLost, DetectorBroken, SourceChanged, UsageError
 from detectors.model import (
     Analysed,
     BatchRecord,
+    CanaryCount,
+    CanaryRecord,
     DetectorRecord,
     Digest,
     Finding,
@@ -90,6 +95,8 @@ class ScanOptions:
     ignore: bool = True
     settings: RuleSettings = dataclasses.field(default_factory=RuleSettings)
     """Limits, vocabulary and selection of the rules."""
+    canaries: bool = False
+    """Whether each batch holds known violations that its detectors must report; see `detectors.canaries`."""
 
     def shown(self) -> tuple[str, ...]:
         """Return what shapes the result, for the evidence."""
@@ -141,6 +148,9 @@ class Scan:
         self.options = options
         self.run_id = uuid.uuid4().hex
         self.workers = options.workers or len(os.sched_getaffinity(0))
+        self._seed = secrets.token_bytes(SEED_BYTES) if options.canaries else b""
+        self._canaries: collections.Counter[tuple[str, str]] = collections.Counter()
+        """By detector and field of `CanaryCount`."""
         self._progress = progress or (lambda _stage, _done, _total: None)
         self._started = datetime.now(UTC)
         self._clock = time.perf_counter()
@@ -190,6 +200,11 @@ class Scan:
         self.execute_all()
         self.reduce()
         return self.settle()
+
+    @property
+    def commitment(self) -> str:
+        """What may be told of the canaries' seed before the run; empty where there are none."""
+        return canaries.commitment(self._seed) if self._seed else ""
 
     # -- steps ---------------------------------------------------------------------------------------------------
 
@@ -340,7 +355,19 @@ class Scan:
             whole=not problems,
             problems=(*problems, *self._warnings, *self._closures.warnings, *self._cache.warnings),
             findings_digest=finding_rules.digest(located),
+            canaries=self._canary_record(),
         )
+
+    def _canary_record(self) -> CanaryRecord | None:
+        """Return the canaries of the run, with the seed that they were made of; None where there were none."""
+        if not self._seed:
+            return None
+        names = sorted({name for name, _ in self._canaries})
+        counts = (
+            CanaryCount(name, *(self._canaries[name, field] for field in ("placed", "missed", "without")))
+            for name in names
+        )
+        return CanaryRecord(self._seed.hex(), self.commitment, tuple(counts))
 
     def facts(self, fact: str) -> dict[str, Any]:
         """Return what the collectors of one fact gathered, by report path of the files that were analysed."""
@@ -435,7 +462,8 @@ class Scan:
 
     def _equipped(self, batch: Batch, detectors: Sequence[Detector]) -> Batch:
         """Return the batch with what its worker needs beside the files: settings, and their closures."""
-        batch = msgspec.structs.replace(batch, settings=self.options.settings)
+        token = canaries.token_of(self._seed, batch.name) if self._seed else ""
+        batch = msgspec.structs.replace(batch, settings=self.options.settings, canary=token)
         (detector, *others) = detectors
         if others or not isinstance(detector, ClosureTool):
             return batch
@@ -513,6 +541,9 @@ class Scan:
                 if unit in self._to_verify:
                     self._compare(unit, outcome)
                 self._outcomes[unit] = outcome
+            for count in result.canaries:
+                for field in ("placed", "missed", "without"):
+                    self._canaries[count.detector, field] += getattr(count, field)
             self._done += len(batch.files)
             start_s = max(0.0, result.started - self._started.timestamp())
             self._batches.append(

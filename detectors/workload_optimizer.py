@@ -67,6 +67,8 @@ class Batch(msgspec.Struct, frozen=True):
     """By report path how a tool is to look at a file; treated as immutable."""
     one_process: bool = False
     """Whether the files' seconds are shares of one process, and not measured one by one."""
+    canary: str = ""
+    """Of which its canaries are made; empty for none."""
 
 
 class BatchLimits(msgspec.Struct, frozen=True):

@@ -131,7 +131,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         paths=tuple(map(Path, paths)), detectors=None if detectors is None else tuple(detectors), cluster=cluster,
         workers=workers, cache=Path(cache) if cache else None, use_cache=use_cache, verify_cache=verify_cache,
         baseline=Path(baseline) if baseline else None, include=tuple(include or ()), exclude=tuple(exclude or ()),
-        ignore=ignore, settings=settings_from(rules or {}, "the parameter rules"),
+        ignore=ignore, settings=settings_from(rules or {}, "the parameter rules"), canaries=evidence is not None,
     )  # fmt: skip
     caller = _CALLER.get(None) or _of_the_worker()
     folder = None if evidence is None else Path(evidence.replace(STARTED, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
@@ -238,7 +238,7 @@ def _of_the_worker() -> _Caller:
 
 def _scanned(options: ScanOptions, trail: RunTrail, progress: Progress) -> RunRecord:
     with Scan(options, progress) as scan:
-        trail.started(scan.run_id, options)
+        trail.started(scan.run_id, options, scan.commitment)
         run = _quoted(scan)
         stages.snapshot(run)
         planned = stages.plan(run)

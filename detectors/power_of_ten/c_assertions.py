@@ -190,6 +190,7 @@ class CAssertionSideEffect(FileRule):
 
     id = "P10-R5-assertion-side-effect"
     detector = DETECTOR
+    tunable = True
     languages = C_LANGUAGES
     examples = (
         'void f(int n) { assert(n == 3); assert(n <= 3 && n != 2); assert(p->x >= 0 || s == "a=b"); }\n',
@@ -224,6 +225,7 @@ class CAssertionConstant(FileRule):
 
     id = "P10-R5-assertion-constant"
     detector = DETECTOR
+    tunable = True
     languages = C_LANGUAGES
     examples = (
         'void f(int n) { assert(n >= 0); assert(0); assert(0 && "never"); assert(!"here"); assert(n || m); }\n',

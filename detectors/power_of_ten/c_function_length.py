@@ -58,6 +58,7 @@ class CFunctionLength(FileRule):
 
     id = "P10-R4-function-length"
     detector = DETECTOR
+    tunable = True
     languages = C_LANGUAGES
     examples = (_PAGE, _LONG, _PAGE.replace("int page(int n)", "int page(n) int n;"), _HIDDEN, _MACRO)
 

@@ -81,6 +81,7 @@ class PythonAssertionDensity(FileRule):
 
     id = "P10-R5-python-assertion-density"
     detector = DETECTOR
+    tunable = True
     languages = PYTHON
     examples = (
         """

@@ -48,6 +48,7 @@ class PythonFunctionLength(FileRule):
 
     id = "P10-R4-python-function-length"
     detector = DETECTOR
+    tunable = True
     languages = PYTHON
     examples = (
         "@decorated\ndef page(n):\n    '''\n    Doc\n    '''\n" + _BODY * 59,

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
+from detectors.canaries import Canary, laid
 from detectors.detector import Tool
 from detectors.errors import ToolCrashed, ToolOutputInvalid
-from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
+from detectors.model import Completed, FileReport, Finding, Language, Level, NotAnalysed, Region
 from detectors.tools.suppressions import column_of, lines_of, suppressed
 
 LEVELS: dict[str, Level] = {"HIGH": "error", "MEDIUM": "warning", "LOW": "note"}
@@ -28,6 +29,11 @@ class Bandit(Tool):
     languages = frozenset({"python"})
     complexity_score = 2.5
     start_s = 0.8
+
+    def canary(self, language: Language, token: str) -> Canary | None:
+        """Return a call of `eval`."""
+        assert language in self.languages, "a canary is in a language that it reads"
+        return laid(language, token, "bandit/B307", f'value = eval("0x{token[:8]}")')
 
     def command(self, files: Sequence[str]) -> list[str]:
         """Return the command; explicit files, since with `-r` bandit obeys the tree's `.bandit`."""

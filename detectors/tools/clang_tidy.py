@@ -7,10 +7,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from detectors.canaries import Canary, laid
 from detectors.closures import Context
 from detectors.detector import ClosureTool
 from detectors.errors import ToolCrashed
-from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
+from detectors.model import Completed, FileReport, Finding, Language, Level, NotAnalysed, Region
 from detectors.tools.suppressions import lines_of, suppressed
 from detectors.tools.translation_units import language_of, place_of, search_flags, told, unmuted
 
@@ -59,6 +60,12 @@ class ClangTidy(ClosureTool):
     def code_files(self) -> Iterable[Path]:
         """Return the wrapper's modules and the tool's files."""
         return sorted({*super().code_files(), Path(__file__).with_name("translation_units.py")})
+
+    def canary(self, language: Language, token: str) -> Canary | None:
+        """Return a comparison of a thing with itself."""
+        assert language in self.languages, "a canary is in a language that it reads"
+        violation = f"int f{token[:8]}(int a) {{ return a == a; }}"
+        return laid(language, token, "clang-tidy/misc-redundant-expression", violation)
 
     def command_in(self, context: Context, files: Sequence[str]) -> list[str]:
         """Return the command for one file; after `--` stands all that the compiler is told."""

@@ -7,10 +7,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from detectors.canaries import Canary, laid
 from detectors.closures import Context
 from detectors.detector import MISSING, ClosureTool
 from detectors.errors import ToolCrashed
-from detectors.model import Completed, FileReport, Finding, NotAnalysed, Region
+from detectors.model import Completed, FileReport, Finding, Language, NotAnalysed, Region
 from detectors.tools import system_programs
 from detectors.tools.suppressions import lines_of, suppressed
 from detectors.tools.translation_units import language_of, place_of, search_flags, told, unmuted
@@ -93,6 +94,12 @@ class CompilerWarnings(ClosureTool):
         shown = unmuted(data)
         assert len(shown) == len(data), "what is found must stand where it stands in the file"
         return shown
+
+    def canary(self, language: Language, token: str) -> Canary | None:
+        """Return a comparison of floating-point numbers."""
+        assert language in self.languages, "a canary is in a language that it reads"
+        violation = f"int f{token[:8]}(double a) {{ return a == 1.0; }}"
+        return laid(language, token, "compiler-warnings/float-equal", violation)
 
     def command_in(self, context: Context, files: Sequence[str]) -> list[str]:
         """Return the command for one file: everything but assembling, and nothing is kept."""

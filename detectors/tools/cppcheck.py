@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from xml.etree import ElementTree  # reads what cppcheck prints, of which the tree gives names and messages only
 
+from detectors.canaries import Canary, laid
 from detectors.closures import Context
 from detectors.detector import MISSING, ClosureTool
 from detectors.errors import ToolCrashed, ToolOutputInvalid
-from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
+from detectors.model import Completed, FileReport, Finding, Language, Level, NotAnalysed, Region
 from detectors.tools import system_programs
 from detectors.tools.suppressions import lines_of, suppressed
 from detectors.tools.translation_units import language_of, place_of, search_flags
@@ -65,6 +66,12 @@ class Cppcheck(ClosureTool):
         place = system_programs.program("cppcheck")
         assert place is not None, "it told its version"
         return sorted({*own, place.resolve(), *Path("/usr/share/cppcheck/cfg").glob("std.cfg")})
+
+    def canary(self, language: Language, token: str) -> Canary | None:
+        """Return a read through a null pointer."""
+        assert language in self.languages, "a canary is in a language that it reads"
+        violation = f"int f{token[:8]}(void) {{ int *p = 0; return *p; }}"
+        return laid(language, token, "cppcheck/nullPointer", violation)
 
     def command_in(self, context: Context, files: Sequence[str]) -> list[str]:
         """Return the command for one file; results are on standard error as XML, the file's name on standard output."""

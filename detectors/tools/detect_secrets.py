@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
+from detectors.canaries import Canary, laid
 from detectors.detector import Tool
 from detectors.errors import ToolCrashed, ToolOutputInvalid
-from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
+from detectors.model import Completed, FileReport, Finding, Language, Level, NotAnalysed, Region
 from detectors.parsing import decode
 from detectors.tools.suppressions import lines_of, suppressed
 
@@ -46,6 +47,13 @@ class DetectSecrets(Tool):
         if data.isascii():
             return data
         return decode(data, "text").encode("utf-8", "surrogatepass")
+
+    def canary(self, language: Language, token: str) -> Canary | None:
+        """Return a key of a known form, made for this batch alone."""
+        assert language in self.languages, "a canary is in a language that it reads"
+        key = f"AKIA{token[:16].upper()}"
+        text = f'char key[] = "{key}";' if language in {"c", "cpp"} else f'value = "{key}"'
+        return laid(language, token, "detect-secrets/aws-access-key", text)
 
     def command(self, files: Sequence[str]) -> list[str]:
         """Return the command; one process, and verbose, since only the log says which files were read."""

@@ -7,9 +7,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from detectors.canaries import Canary, laid
 from detectors.detector import Tool
 from detectors.errors import ToolCrashed
-from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
+from detectors.model import Completed, FileReport, Finding, Language, Level, NotAnalysed, Region
 from detectors.parsing import decode
 from detectors.tools.suppressions import lines_of, suppressed
 
@@ -38,6 +39,11 @@ class Flawfinder(Tool):
         if data.isascii():
             return data
         return decode(data, "text").encode("utf-8", "surrogatepass")
+
+    def canary(self, language: Language, token: str) -> Canary | None:
+        """Return a copy without a bound."""
+        assert language in self.languages, "a canary is in a language that it reads"
+        return laid(language, token, "flawfinder/strcpy", f"void f{token[:8]}(char *a, char *b) {{ strcpy(a, b); }}")
 
     def command(self, files: Sequence[str]) -> list[str]:
         """Return the command; text output, since only that names the files examined."""

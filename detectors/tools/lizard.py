@@ -7,13 +7,15 @@ import sys
 from collections.abc import Mapping, Sequence
 from xml.etree import ElementTree  # reads what lizard prints, of which the tree gives names only
 
+from detectors.canaries import Canary, laid
 from detectors.detector import Tool
 from detectors.errors import ToolCrashed, ToolOutputInvalid
-from detectors.model import Completed, FileReport, Finding, NotAnalysed, Region
+from detectors.model import Completed, FileReport, Finding, Language, NotAnalysed, Region
 from detectors.tools.suppressions import lines_of, suppressed
 
 LIMIT = 15
 """McCabe's number over which lizard itself warns."""
+RULE = "lizard/cyclomatic-complexity"
 PLACE = re.compile(r"(?P<function>.*) at (?P<file>.+):(?P<line>\d+)\Z", re.DOTALL)
 FORGIVE = re.compile(rb"lizard forgive", re.IGNORECASE)
 CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
@@ -43,6 +45,15 @@ class Lizard(Tool):
         assert len(shown) == len(data), "what is found must stand where it stands in the file"
         return shown
 
+    def canary(self, language: Language, token: str) -> Canary | None:
+        """Return a function of one path too many."""
+        assert language in self.languages, "a canary is in a language that it reads"
+        if language == "python":
+            body = "".join(f"    if a == {number}:\n        a += 1\n" for number in range(LIMIT))
+            return laid(language, token, RULE, f"def f{token[:8]}(a):\n{body}    return a")
+        body = " ".join(f"if (a == {number}) {{ a++; }}" for number in range(LIMIT))
+        return laid(language, token, RULE, f"int f{token[:8]}(int a) {{ {body} return a; }}")
+
     def command(self, files: Sequence[str]) -> list[str]:
         """Return the command; XML, since only that lists files without functions."""
         assert files, "with nothing to read it would read the folder"
@@ -69,7 +80,7 @@ class Lizard(Tool):
             if paths > LIMIT:
                 message = f"{place['function']} has {paths} independent paths, over {LIMIT}; split it"
                 found.setdefault(place["file"].removeprefix("./"), []).append(
-                    Finding("lizard/cyclomatic-complexity", "warning", message, Region(int(place["line"])))
+                    Finding(RULE, "warning", message, Region(int(place["line"])))
                 )
         if found.keys() - sources.keys():
             raise ToolOutputInvalid(self.name, "it names functions of files that it was not asked about")

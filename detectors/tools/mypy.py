@@ -13,10 +13,11 @@ from typing import Any
 
 import msgspec
 
+from detectors.canaries import Canary, laid
 from detectors.closures import Context
 from detectors.detector import ClosureTool
 from detectors.errors import ToolCrashed, ToolOutputInvalid
-from detectors.model import Completed, FileReport, Finding, NotAnalysed, Region
+from detectors.model import Completed, FileReport, Finding, Language, NotAnalysed, Region
 from detectors.parsing import Unparsable, parse
 from detectors.tools import mypy_build
 from detectors.tools.suppressions import column_of, lines_of, suppressed
@@ -78,6 +79,11 @@ class Mypy(ClosureTool):
         shown = UNCHECKED.sub(rb"\1#", INLINE.sub(rb"\1;", IGNORE.sub(rb"\1;", data)))
         assert len(shown) == len(data), "what is found must stand where it stands in the file"
         return shown
+
+    def canary(self, language: Language, token: str) -> Canary | None:
+        """Return a value of another type than its name's."""
+        assert language in self.languages, "a canary is in a language that it reads"
+        return laid(language, token, "mypy/assignment", f'value_{token[:8]}: int = ""')
 
     def command_in(self, context: Context, files: Sequence[str]) -> list[str]:
         """Return the command for files below the folders of the context."""

@@ -10,9 +10,10 @@ from typing import Any
 
 import msgspec
 
+from detectors.canaries import Canary, laid
 from detectors.detector import Tool
 from detectors.errors import ToolCrashed, ToolOutputInvalid
-from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
+from detectors.model import Completed, FileReport, Finding, Language, Level, NotAnalysed, Region
 from detectors.tools.suppressions import lines_of, suppressed
 
 SELECTED = ("E4", "E7", "E9", "W6", "F", "B", "PLC", "PLE", "PLR", "PLW", "RUF")
@@ -49,6 +50,11 @@ class Ruff(Tool):
     complexity_score = 0.1
     files_per_batch = 500
     start_s = 0.05
+
+    def canary(self, language: Language, token: str) -> Canary | None:
+        """Return an undefined name."""
+        assert language in self.languages, "a canary is in a language that it reads"
+        return laid(language, token, "ruff/F821", f"value = undefined_{token[:8]}")
 
     def command(self, files: Sequence[str]) -> list[str]:
         """Return the command: verbose, since only the log says which files were read."""

@@ -11,9 +11,10 @@ from typing import Any
 
 import msgspec
 
+from detectors.canaries import Canary, laid
 from detectors.detector import MISSING, Tool
 from detectors.errors import ToolCrashed, ToolOutputInvalid
-from detectors.model import Completed, FileReport, Finding, Level, NotAnalysed, Region
+from detectors.model import Completed, FileReport, Finding, Language, Level, NotAnalysed, Region
 from detectors.tools import system_programs
 from detectors.tools.suppressions import lines_of, suppressed
 
@@ -59,6 +60,15 @@ class Semgrep(Tool):
             launcher = place.resolve()
             engine = [launcher, *launcher.parent.parent.glob("lib/python*/site-packages/semgrep/bin/semgrep-core")]
         return sorted({*super().code_files(), RULES, *engine})
+
+    def canary(self, language: Language, token: str) -> Canary | None:
+        """Return a block that is lost, or a digest that is compared in a time that tells."""
+        assert language in self.languages, "a canary is in a language that it reads"
+        if language == "python":
+            violation = f"def f{token[:8]}(h, x): return h.hexdigest() == x"
+            return laid(language, token, "semgrep/python-compared-secret", violation)
+        violation = f"void f{token[:8]}(char *p) {{ p = realloc(p, 2); }}"
+        return laid(language, token, "semgrep/c-realloc-over-pointer", violation)
 
     def command(self, files: Sequence[str]) -> list[str]:
         """Return the command; files are named one by one, since in folders semgrep obeys ignore files."""

@@ -17,7 +17,8 @@ from compliance.errors import CoverageIncomplete
 from compliance.evidence import collect, verify
 from compliance.formats import html, oscal
 from compliance.signing import SigningKey
-from detectors.model import NotAnalysed, RunRecord, SourceFile, UnitRecord
+from detectors.canaries import commitment
+from detectors.model import CanaryCount, CanaryRecord, NotAnalysed, RunRecord, SourceFile, UnitRecord
 from detectors.scan import ScanOptions, scan
 from tests.compliance.conftest import HOSTILE, ZERO, make_run
 
@@ -226,3 +227,16 @@ def test_oscal_counts_the_states(run: RunRecord) -> None:
 
     assert counted["planned"] == counted["accounted"] == str(run.planned)
     assert (counted["suppressed"], counted["excluded-files"], counted["unreadable-entries"]) == ("1", "3", "1")
+
+
+def test_a_seed_that_was_not_committed_to_is_told(run: RunRecord) -> None:
+    """Canaries whose seed was chosen after the run prove nothing."""
+    seed = b"\1" * 32
+    record = CanaryRecord(seed.hex(), commitment(seed), (CanaryCount("ruff", 1),))
+    good = msgspec.structs.replace(run, canaries=record)
+    assert _told(coverage.stated(good), good) == ""
+
+    for bad in (msgspec.structs.replace(record, seed="02" * 32), msgspec.structs.replace(record, seed="no")):
+        odd = msgspec.structs.replace(run, canaries=bad)
+        assert _told(coverage.stated(odd), odd) == "the seed of its canaries is not the one that was committed to"
+    assert _told(msgspec.structs.replace(coverage.stated(good), canaries=None), good).startswith("of canaries it says")
