@@ -40,7 +40,7 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "scan": ("{none}", "--detectors", "ruff", "--fail-on", "nonsense"),
     "run scan": ("{none}", "--detectors", "ruff", "--fail-on", "nonsense"),
     "comply": ("{none}",),
-    "run comply": ("{none}", "--no-controls", "--require-controls"),
+    "run comply": ("{none}", "--config", "{none}"),
     "audit init": ("--ledger", "{none}-new"),
     "evidence verify": ("{none}",),
     "evidence reperform": ("{none}", "--sources", "{none}", "--seed", "s", "--sample", "1", "--output", "{none}-new"),
