@@ -511,11 +511,17 @@ def coverage_of(run: dict[str, Any]) -> dict[str, Any]:
             (item for item in run["not_analysed"] if not item["detector"]),
             key=lambda item: (item["path"], item["reason"], item["detail"]),
         ),
+        "canaries": run["canaries"],
     }
 
 
 def problem_of_coverage(data: bytes, run: dict[str, Any], _predicate: dict[str, Any]) -> str:
     """Compute `coverage.json` again from `run.json`: every file and detector has the state that the record shows."""
+    canaries = run["canaries"]
+    if canaries is not None:
+        seed = bytes.fromhex(canaries["seed"])
+        if len(seed) != 32 or hashlib.sha256(seed).hexdigest() != canaries["commitment"]:
+            return "the seed of its canaries is not the one that was committed to"
     return "" if spelled(coverage_of(run)) + b"\n" == data else "it says otherwise than run.json"
 
 
