@@ -105,6 +105,9 @@ format: $(STAMP) ## Format and mend what can be mended
 lock: ## Resolve requirements.txt anew (needs uv on the PATH)
 	uv pip compile --quiet --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links \
 		--no-annotate --no-header --no-strip-extras --extra dev --constraint constraints.txt --output-file requirements.txt pyproject.toml
+	awk '/^[^ ]/ { printf "%s", plain; plain = ""; extra = /\[/ } { print } extra { sub(/\[[^]]*\]/, ""); plain = plain $$0 "\n" } \
+		END { printf "%s", plain }' requirements.txt > .requirements.draft
+	mv .requirements.draft requirements.txt
 
 clean: ## Remove the environment and what the demo left
 	rm -rf $(VENV) $(DEMO)
