@@ -208,14 +208,17 @@ class Quality(NamedTuple):
     waivers: Path | None = None
     qualifications: Path | None = None
     qualification_key: Path | None = None
+    effect_of: ScanOptions | None = None
+    """What was asked for, where it is to be shown what the tree would have muted."""
 
     def judged(self, record: RunRecord) -> RunRecord:
         """Return the record with its waivers, and with what validating its tables showed where that is wanted."""
         from compliance.judged_runs import judged
 
         record = judged(
-            record, waivers=self.waivers, qualifications=self.qualifications, qualification_key=self.qualification_key
-        )
+            record, waivers=self.waivers, qualifications=self.qualifications, qualification_key=self.qualification_key,
+            effect_of=self.effect_of,
+        )  # fmt: skip
         if not self.wanted:
             return record
         from compliance.expectations import validated

@@ -73,8 +73,10 @@ CLUSTER_LOST = RetryPolicy(attempts=3, base_s=1.0, on=(ClusterLost,))
 """For both doors: what was finished is in the cache, and a new cluster does the rest."""
 CLOSING, CLOSING_SEALED = "(closing)", "(closing with evidence)"
 """Names under which it is learnt how long the end of a run takes, after its last batch; no detector can carry them."""
-CLOSING_S, CLOSING_SEALED_S, CLOSING_SHARE = 0.2, 4.0, 0.5
-"""Believed of it until there is a history, without and with evidence; and the most of a deadline that it is given."""
+CLOSING_S, CLOSING_SEALED_S, CLOSING_RATE, CLOSING_SHARE = 0.3, 4.0, 0.02, 0.5
+"""Seconds without and with evidence, and a megabyte, believed of it until learnt; the most of a deadline it is given."""
+CLOSING_LEAST_S = 2.0
+"""Kept of a long deadline at the least."""
 MOST_ROUNDS = 50
 """Of looking for what may still begin before a deadline; each begins something, and teaches what the next predicts."""
 Unit = tuple[str, str]
@@ -343,6 +345,9 @@ class Scan:
         for batch, seconds in gate.running(time.monotonic()):
             ended |= {(file.path, name) for file in batch.files for name in batch.detectors}
             start_s = time.monotonic() - seconds - self._begun_s
+            if seconds > batch.predicted_s:
+                # It would have taken longer still; but who learns nothing of it plans the same again.
+                self._optimizer.observe_batch(batch, seconds, ())
             self._batches.append(
                 BatchRecord(batch.name, "", max(start_s, 0.0), seconds, batch.predicted_s, len(batch.files),
                             batch.low_s, batch.high_s, ended=True)
@@ -475,8 +480,11 @@ class Scan:
         """Learn the risk of each unit, and how much of the deadline must be kept for the end of the run."""
         assert self._snapshot is not None, "take the snapshot first"
         start_s = CLOSING_SEALED_S if self.options.canaries else CLOSING_S
+        self._optimizer.register_detector(self._closing, complexity_score=CLOSING_RATE)
         said = self._optimizer.predict_call(self._closing, list(self._files.values()), start_s)
-        self._reserved_s = min(said.high_s, CLOSING_SHARE * deadline_s)
+        # What is ended late (a rule in a thread cannot be) still takes the processor while the run is closed.
+        least_s = min(max(deadline_s / 20, CLOSING_S), CLOSING_LEAST_S)
+        self._reserved_s = min(max(said.high_s, least_s), CLOSING_SHARE * deadline_s)
         self._gate = DeadlineGate(self._begun_s + deadline_s - self._reserved_s, self._optimizer.predict_batch)
         known = [self._cache.answered(root.path) for root in self._snapshot.roots]
         self._risk = risk_of(self._snapshot.files, [detector.name for detector in self._registry], known)

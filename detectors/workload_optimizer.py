@@ -324,8 +324,7 @@ class WorkloadOptimizer:
         least_s = min(least_s, remaining_s / max(workers, 1))
         # Small files are predicted worst: no worker gets more than its share of them, whatever they are said to take.
         most = min(limits.files, max(1, math.ceil(len(weighed) / (FILE_SHARES * max(workers, 1)))))
-        # What is long does not fit into the end of a run; but a start may not take more than half of a batch.
-        longest_s = math.inf if risk is None else max(risk.within_s / SHARES_OF_A_DEADLINE, start_s)
+        longest_s = math.inf if risk is None else self._longest_s(detectors, risk, start_s)
         goal_s = min(_goal(remaining_s, workers, least_s), longest_s)
         for seconds, file in weighed:
             full = current_s + seconds > goal_s or len(current) >= most
@@ -430,6 +429,14 @@ class WorkloadOptimizer:
             score = self._registered.get(detector_name, _Registered()).complexity_score
             history = self._histories[detector_name] = DetectorHistory(score, None, self._controller.observe)
         return history
+
+    def _longest_s(self, detectors: Sequence[str], risk: Risk, start_s: float) -> float:
+        """Return how long a batch may be that must fit into a run that ends; a start takes at most half of it."""
+        assert risk.within_s > 0, "a run takes time"
+        with self._lock:
+            known = all(self._history(name).known for name in detectors)
+        # A guess may be wrong by orders: what is not known is tried in small.
+        return max(risk.within_s / SHARES_OF_A_DEADLINE if known else TARGET_S[0], start_s)
 
     def _call_s(self, detector_name: str) -> float:
         history = self._history(detector_name)
