@@ -735,6 +735,8 @@ def ledger_in_words(ledger: dict[str, Any], records: int) -> list[str]:
     return [
         f"The ledger {ledger['origin']} has this attestation among its first {records} records.",
         "Whether the ledger was rolled back or written anew since, only the ledger itself can show.",
+        "Whether it had the commitment to the canaries' seed before the run stands in an encrypted record of it, which "
+        "this file cannot read: detector-pool evidence verify --ledger --passphrase-file shows it.",
     ]
 
 

@@ -29,7 +29,7 @@ from detectors.workload_optimizer import Batch
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Call", "CallResult", "DaskBackend", "InProcess", "ParallelExecutor", "WorkerLost"]
+__all__ = ["Call", "CallResult", "DaskBackend", "InProcess", "NotAdmitted", "ParallelExecutor", "WorkerLost"]
 
 ATTEMPTS_ALONE = 2
 """Dask blames whatever waited on a worker that died; what loses its worker this often alone is at fault itself."""

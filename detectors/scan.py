@@ -74,7 +74,7 @@ CLUSTER_LOST = RetryPolicy(attempts=3, base_s=1.0, on=(ClusterLost,))
 CLOSING, CLOSING_SEALED = "(closing)", "(closing with evidence)"
 """Names under which it is learnt how long the end of a run takes, after its last batch; no detector can carry them."""
 CLOSING_S, CLOSING_SEALED_S, CLOSING_RATE, CLOSING_SHARE = 0.3, 4.0, 0.02, 0.5
-"""Seconds without and with evidence, and a megabyte, believed of it until learnt; the most of a deadline it is given."""
+"""Seconds without and with evidence, and a megabyte, believed of it until learnt; its most of a deadline."""
 CLOSING_LEAST_S = 2.0
 """Kept of a long deadline at the least."""
 MOST_ROUNDS = 50
@@ -347,7 +347,7 @@ class Scan:
             start_s = time.monotonic() - seconds - self._begun_s
             if seconds > batch.predicted_s:
                 # It would have taken longer still; but who learns nothing of it plans the same again.
-                self._optimizer.observe_batch(batch, seconds, ())
+                self._optimizer.observe_batch(msgspec.structs.replace(batch, one_process=True), seconds, ())
             self._batches.append(
                 BatchRecord(batch.name, "", max(start_s, 0.0), seconds, batch.predicted_s, len(batch.files),
                             batch.low_s, batch.high_s, ended=True)
