@@ -38,9 +38,11 @@ NAME, RECORD = "coverage.json", "run.json"
 SHOWN: Final = 5
 """Problems that a message names; the rest are counted."""
 State = Literal[
-    "analysed", "from-cache", "not-applicable", "failed", "timed-out", "breaker-open", "unreadable", "unaccounted"
-]
-"""`unaccounted`: the detector knows the file's language, and the record has no unit; never in a whole run."""
+    "analysed", "from-cache", "not-applicable", "excluded", "failed", "timed-out", "breaker-open", "unreadable",
+    "unaccounted",
+]  # fmt: skip
+"""`excluded`: policy keeps the detector from the file (`--since`). `unaccounted`: the detector knows the file's
+language, and the record has no unit; never in a whole run."""
 _OF_REASON: Final[Mapping[Reason, State]] = {
     "timed-out": "timed-out",
     "breaker-open": "breaker-open",
@@ -63,7 +65,8 @@ class Cell(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True, 
 
     state: State
     reason: str = ""
-    """Of a unit without an answer, as the record names it; of `not-applicable` the file's language."""
+    """Of a unit without an answer, as the record names it; of `not-applicable` the file's language; of `excluded` the
+    policy."""
     run: str = ""
     """The earlier run that computed what came from the cache."""
 
@@ -181,13 +184,22 @@ class _Table:
         self._languages = {item.name: frozenset(item.languages) for item in run.detectors}
         self._reasons = {(entry.path, entry.detector): entry.reason for entry in run.not_analysed}
         self.units: dict[tuple[str, str], UnitRecord] = {(unit.path, unit.detector): unit for unit in run.units}
+        self._narrowed = {} if run.since is None else run.since.excludes()
+        self._policy = "" if run.since is None else f"since {run.since.commit}"
+
+    def asked(self, path: str, language: str, detector: str) -> bool:
+        """Tell whether the detector has to answer for the file."""
+        if language not in self._languages[detector]:
+            return False
+        return detector not in self._narrowed or path in self._narrowed[detector]
 
     def cell(self, path: str, language: str, detector: str) -> Cell:
         """Return what became of one pair."""
         unit = self.units.get((path, detector))
+        if unit is None and language not in self._languages[detector]:
+            return Cell("not-applicable", language)
         if unit is None:
-            applies = language in self._languages[detector]
-            return Cell("unaccounted") if applies else Cell("not-applicable", language)
+            return Cell("unaccounted") if self.asked(path, language, detector) else Cell("excluded", self._policy)
         earlier = unit.run_id if unit.run_id != self._run_id else ""
         if unit.state == "not-analysed":
             reason = self._reasons.get((path, detector))
@@ -199,7 +211,12 @@ class _Table:
 def gaps(run: RunRecord) -> tuple[str, ...]:
     """Return, in words, where the record's units are not exactly what its snapshot and detectors ask for."""
     table = _Table(run)
-    asked = {(file.path, item.name) for file in run.files for item in run.detectors if file.language in item.languages}
+    asked = {
+        (file.path, item.name)
+        for file in run.files
+        for item in run.detectors
+        if table.asked(file.path, file.language, item.name)
+    }
     known = {file.path for file in run.files}
     told = [
         f"{path} by {name}: the detector knows its language, and there is no unit"
@@ -207,7 +224,7 @@ def gaps(run: RunRecord) -> tuple[str, ...]:
     ]
     for path, name in table.units.keys() - asked:
         why = (
-            "the detector does not know its language, or did not run"
+            "the detector does not know its language, was kept from it, or did not run"
             if path in known
             else "the snapshot has no such file"
         )

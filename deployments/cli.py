@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from deployments.settings import Settings
-    from detectors.model import RunRecord
+    from detectors.model import LocatedFinding, RunRecord
     from detectors.ports import Progress
     from detectors.rule_settings import RuleSettings
     from detectors.scan import ScanOptions
@@ -105,6 +105,13 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     baseline: Annotated[
         Path | None, typer.Option(help="Output of an earlier `scan --json`; its findings do not count.")
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="GIT-REF", help="Look at what differs from this commit; what it has already is no news."),
+    ] = None,
+    import_sarif: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Results of another tool, as SARIF; may be repeated.")
+    ] = None,
     evidence: Annotated[Path | None, typer.Option(help="New folder for the signed evidence.")] = None,
     ledger: Annotated[
         Path | None,
@@ -159,7 +166,7 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         paths=tuple(paths), detectors=names, cluster=cluster, workers=workers, cache=settings.cache,
         use_cache=not no_cache, verify_cache=verify_cache, baseline=baseline, include=tuple(include or ()),
         exclude=tuple(exclude or ()), ignore=not no_ignore, settings=_rule_settings(paths, config, trust_tree),
-        canaries=evidence is not None,
+        canaries=evidence is not None, since=since, imports=tuple(import_sarif or ()),
     )  # fmt: skip
     if evidence is not None:
         refuse_existing(evidence)
@@ -407,7 +414,7 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
 
     parts = []
     if lines:
-        for item in run.findings:
+        for item in _news(run):
             region, mark = item.finding.region, " (suppressed)" if item.suppressed else ""
             mark += f" (waived by {item.waiver})" if item.waived else ""
             place = f"{item.path}:{region.start_line}:{region.start_column}"
@@ -441,6 +448,7 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
     if run.waivers:
         without, with_them = open_counts(run)
         parts.append(f"open findings: {with_them} with waivers, {without} without ({len(run.waivers)} waivers given)")
+    parts += _compared(run)
     for one in run.qualifications:
         parts.append(_plain(f"{one.detector} {one.version}: {one.state}" + (f", {one.problem}" if one.problem else "")))
     for table in run.validated:
@@ -449,6 +457,20 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
     if not run.whole:
         parts.append("THIS RUN IS NOT WHOLE: see the warnings above")
     return ("\n".join(parts) + "\n").encode("utf-8", "backslashreplace")
+
+
+def _compared(run: RunRecord) -> Iterator[str]:
+    if run.since is not None:
+        known = sum(item.baseline == "unchanged" for item in run.findings)
+        yield _plain(
+            f"since {run.since.ref} ({run.since.commit[:12]}): {len(run.since.touched)} files touched; "
+            f"{len(run.findings) - known} findings are new, {known} known ones are not listed"
+        )
+
+
+def _news(run: RunRecord) -> Iterator[LocatedFinding]:
+    """Yield the findings that are listed: all, or against a commit those that it has not."""
+    yield from (item for item in run.findings if run.since is None or item.baseline != "unchanged")
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

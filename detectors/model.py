@@ -25,10 +25,12 @@ __all__ = [
     "FileReport",
     "Finding",
     "FunctionSpan",
+    "ImportRecord",
     "Language",
     "Level",
     "LocatedFinding",
     "Marker",
+    "Narrowed",
     "NotAnalysed",
     "Outcome",
     "QualificationRecord",
@@ -38,6 +40,7 @@ __all__ = [
     "Root",
     "RuleRecord",
     "RunRecord",
+    "SinceRecord",
     "SourceFile",
     "Suppression",
     "TableCheck",
@@ -154,6 +157,8 @@ class Root(msgspec.Struct, frozen=True):
     """Stands before each path of this root when there are several; else empty."""
     path: str
     """Absolute path on the machine of the run."""
+    listed: bool = False
+    """Whether only files that were named are looked at, and not the folder."""
 
 
 class SourceFile(msgspec.Struct, frozen=True):
@@ -360,6 +365,47 @@ class QualificationRecord(msgspec.Struct, frozen=True):
     """Why it is not qualified."""
 
 
+class Narrowed(msgspec.Struct, frozen=True, order=True):
+    """A detector that looked at some files only."""
+
+    detector: str
+    paths: tuple[str, ...]
+    """All at which it had to look, whatever their language; sorted."""
+
+
+class SinceRecord(msgspec.Struct, frozen=True):
+    """The commit that a run was held against; see `detectors.changes`."""
+
+    ref: str
+    """As it was asked for."""
+    commit: str
+    """The newest commit that it has in common with the one that is checked out."""
+    touched: tuple[str, ...]
+    """Files that are new or have other bytes; sorted."""
+    narrowed: tuple[Narrowed, ...]
+    """Detectors that did not look at every file, sorted; the others did."""
+
+    def excludes(self) -> dict[str, frozenset[str]]:
+        """Return, by detector that was narrowed, the files at which it looked."""
+        return {one.detector: frozenset(one.paths) for one in self.narrowed}
+
+
+class ImportRecord(msgspec.Struct, frozen=True):
+    """One SARIF run of another tool that was taken in; see `detectors.sarif_import`."""
+
+    detector: str
+    """Under which its findings stand: `import:` and the tool's name."""
+    file: str
+    digest: Digest
+    """Of the whole file."""
+    results: int
+    """That it has."""
+    findings: int
+    """Of them, findings of this run."""
+    passed: int
+    """The others: results that say that nothing is wrong (`kind` is not `fail`), or that it is gone (`absent`)."""
+
+
 class TableCheck(msgspec.Struct, frozen=True):
     """What validating one table of a run showed."""
 
@@ -416,6 +462,10 @@ class RunRecord(msgspec.Struct, frozen=True):
     """One for each detector, where statements were given."""
     canaries: CanaryRecord | None = None
     """None for a run without canaries."""
+    since: SinceRecord | None = None
+    """None for a run that looked at everything."""
+    imports: tuple[ImportRecord, ...] = ()
+    """What other tools had found, and was taken in."""
 
     def __post_init__(self) -> None:
         """Hold the record against itself; raises ValueError, also where one is read that somebody else wrote."""

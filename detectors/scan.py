@@ -19,6 +19,7 @@ import platform
 import random
 import secrets
 import sys
+import tempfile
 import threading
 import time
 import uuid
@@ -60,6 +61,7 @@ from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
 
 if TYPE_CHECKING:
     from detectors.batch import BatchResult
+    from detectors.changes import Change
     from detectors.parallel_executor import Backend, ParallelExecutor
 
 __all__ = ["CLUSTER_LOST", "Scan", "ScanOptions", "Stage", "scan"]
@@ -97,6 +99,10 @@ class ScanOptions:
     """Limits, vocabulary and selection of the rules."""
     canaries: bool = False
     """Whether each batch holds known violations that its detectors must report; see `detectors.canaries`."""
+    since: str | None = None
+    """A git commit: detectors of single files look at what differs from it, and what it has is no news."""
+    imports: tuple[Path, ...] = ()
+    """SARIF files of other tools, whose results become findings of this run."""
 
     def shown(self) -> tuple[str, ...]:
         """Return what shapes the result, for the evidence."""
@@ -109,6 +115,8 @@ class ScanOptions:
             f"use_cache={self.use_cache}",
             f"verify_cache={self.verify_cache}",
             f"baseline={self.baseline.name if self.baseline else ''}",
+            *([f"since={self.since}"] if self.since is not None else []),
+            *(f"import={file.name}" for file in self.imports),
         )
 
 
@@ -135,12 +143,19 @@ class Scan:
     Args:
         options: What to do.
         progress: Told of each step's advance.
+        at: A snapshot to scan in the place of one that is taken, with the files to which detectors are narrowed.
 
     Raises:
         UsageError: Options that cannot be followed.
     """
 
-    def __init__(self, options: ScanOptions, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        options: ScanOptions,
+        progress: Progress | None = None,
+        *,
+        at: tuple[snapshots.Snapshot, Mapping[str, frozenset[str]]] | None = None,
+    ) -> None:
         if not 0 <= options.verify_cache <= 1:
             raise UsageError(f"--verify-cache takes a fraction from 0 to 1, not {options.verify_cache}")
         if options.workers is not None and options.workers < 1:
@@ -156,14 +171,17 @@ class Scan:
         self._clock = time.perf_counter()
         self._lock = threading.Lock()
         self._stack = contextlib.ExitStack()
-        self._baseline = finding_rules.Baseline(options.baseline) if options.baseline else None
+        self._baseline = finding_rules.Baseline.read(options.baseline) if options.baseline else None
         self._registry: Registry = discover().select(options.detectors).configured(options.settings)
         self._cache = self._stack.enter_context(ResultCache(options.cache))
         self._optimizer = WorkloadOptimizer(self._cache.timings())
         self._executor: ParallelExecutor | None = None
         self._coming: futures.Future[Any] | None = None
         """The client of a cluster that is being started beside the first steps."""
-        self._snapshot: snapshots.Snapshot | None = None
+        self._snapshot: snapshots.Snapshot | None = None if at is None else at[0]
+        self._narrowed: Mapping[str, frozenset[str]] = {} if at is None else at[1]
+        """By detector, the only files at which it looks."""
+        self._change: Change | None = None
         self._stages: dict[str, Stage] = {}
         self._identities: dict[str, DetectorRecord] = {}
         self._files: dict[str, SourceFile] = {}
@@ -214,10 +232,13 @@ class Scan:
         if options.cluster is not None and self._will_run_all():
             self._start_cluster(options.cluster)
         scope = snapshots.Scope(options.include, options.exclude, options.ignore)
-        self._snapshot = snapshots.take_snapshot(options.paths, scope, self._cache)
+        if self._snapshot is None:
+            self._snapshot = snapshots.take_snapshot(options.paths, scope, self._cache)
         self._files = {file.path: file for file in self._snapshot.files}
         folders = options.settings.include_folders
         self._closures = TreeClosures(self._snapshot, self._cache, folders)
+        if options.since is not None:
+            self._narrow(options.since, scope)
         self._progress("snapshot", len(self._files), len(self._files))
         return self._snapshot
 
@@ -304,7 +325,7 @@ class Scan:
         assert self._snapshot is not None, "take the snapshot first"
         assert self._closures is not None, "they come with the snapshot"
         self._check_tree_unchanged()
-        located, absent = finding_rules.settle(self._excused(), self._baseline)
+        located, absent = finding_rules.settle(self._excused(), self._known_before())
         not_analysed = [*self._snapshot.not_analysed]
         units = []
         executed = cached = 0
@@ -356,6 +377,7 @@ class Scan:
             problems=(*problems, *self._warnings, *self._closures.warnings, *self._cache.warnings),
             findings_digest=finding_rules.digest(located),
             canaries=self._canary_record(),
+            since=None if self._change is None else self._change.record(self._narrowed),
         )
 
     def _canary_record(self) -> CanaryRecord | None:
@@ -380,6 +402,39 @@ class Scan:
             unit for unit, outcome in self._outcomes.items() if unit[1] in owners and isinstance(outcome, Analysed)
         )
         return self._facts(units, {fact}).get(fact, {})
+
+    # -- what differs from a commit --------------------------------------------------------------------------------
+
+    def _narrow(self, ref: str, scope: snapshots.Scope) -> None:
+        """Find out what differs from a commit, and which detector has to look at what."""
+        from detectors.changes import Change
+
+        assert self._snapshot is not None, "take the snapshot first"
+        assert self._closures is not None, "they come with the snapshot"
+        scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="base-")))
+        self._change = Change(self._snapshot, scope, ref, self._cache, scratch)
+        base = TreeClosures(self._change.base, self._cache, self.options.settings.include_folders)
+        self._narrowed = self._change.narrowed(tuple(self._registry), self._closures, base)
+        self._warnings += self._change.warnings
+
+    def _known_before(self) -> finding_rules.Baseline | None:
+        """Return what counts as known: the baseline that was given, else what the commit has by the same detectors."""
+        if self._change is None or self._baseline is not None:
+            return self._baseline
+        gone = self._change.gone()
+        narrowed = {name: paths | gone for name, paths in self._narrowed.items()}
+        cluster = "inline" if self.options.cluster in {None, "local"} else self.options.cluster
+        options = dataclasses.replace(
+            self.options, since=None, canaries=False, verify_cache=0.0, cluster=cluster, imports=()
+        )
+        with Scan(options, at=(self._change.base, narrowed)) as scan:
+            record = scan.run()
+        lost = sum(bool(entry.detector) for entry in record.not_analysed)
+        if lost:
+            self._warnings.append(
+                f"{lost} units of {self._change.commit[:12]} were not analysed: what they have is new"
+            )
+        return finding_rules.Baseline(finding_rules.as_json(item) for item in record.findings)
 
     # -- planning --------------------------------------------------------------------------------------------------
 
@@ -418,6 +473,8 @@ class Scan:
         wanted: dict[str, list[str]] = {}
         for detector in detectors:
             applicable = [file for file in self._files.values() if file.language in detector.languages]
+            if detector.name in self._narrowed:
+                applicable = [file for file in applicable if file.path in self._narrowed[detector.name]]
             planned += len(applicable)
             missing = detector.missing()
             closures = (
