@@ -33,6 +33,7 @@ class Bandit(Tool):
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return a call of `eval`."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a literal"
         return laid(language, token, "bandit/B307", f'value = eval("0x{token[:8]}")')
 
     def command(self, files: Sequence[str]) -> list[str]:

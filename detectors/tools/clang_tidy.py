@@ -64,6 +64,7 @@ class ClangTidy(ClosureTool):
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return a comparison of a thing with itself."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a name"
         violation = f"int f{token[:8]}(int a) {{ return a == a; }}"
         return laid(language, token, "clang-tidy/misc-redundant-expression", violation)
 

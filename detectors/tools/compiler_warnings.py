@@ -98,6 +98,7 @@ class CompilerWarnings(ClosureTool):
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return a comparison of floating-point numbers."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a name"
         violation = f"int f{token[:8]}(double a) {{ return a == 1.0; }}"
         return laid(language, token, "compiler-warnings/float-equal", violation)
 

@@ -70,6 +70,7 @@ class Cppcheck(ClosureTool):
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return a read through a null pointer."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a name"
         violation = f"int f{token[:8]}(void) {{ int *p = 0; return *p; }}"
         return laid(language, token, "cppcheck/nullPointer", violation)
 

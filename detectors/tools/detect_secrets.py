@@ -51,6 +51,7 @@ class DetectSecrets(Tool):
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return a key of a known form, made for this batch alone."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a literal"
         key = f"AKIA{token[:16].upper()}"
         text = f'char key[] = "{key}";' if language in {"c", "cpp"} else f'value = "{key}"'
         return laid(language, token, "detect-secrets/aws-access-key", text)

@@ -43,6 +43,7 @@ class Flawfinder(Tool):
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return a copy without a bound."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a name"
         return laid(language, token, "flawfinder/strcpy", f"void f{token[:8]}(char *a, char *b) {{ strcpy(a, b); }}")
 
     def command(self, files: Sequence[str]) -> list[str]:

@@ -83,6 +83,7 @@ class Mypy(ClosureTool):
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return a value of another type than its name's."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a name"
         return laid(language, token, "mypy/assignment", f'value_{token[:8]}: int = ""')
 
     def command_in(self, context: Context, files: Sequence[str]) -> list[str]:

@@ -54,6 +54,7 @@ class Ruff(Tool):
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return an undefined name."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a name"
         return laid(language, token, "ruff/F821", f"value = undefined_{token[:8]}")
 
     def command(self, files: Sequence[str]) -> list[str]:
