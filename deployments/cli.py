@@ -25,6 +25,7 @@ from deployments.certificate_commands import certificates_app
 from deployments.compliance_commands import run_audit_command
 from deployments.doors import guarded
 from deployments.evidence_commands import Quality, evidence_app, ledger_place, refuse_existing, scan_with_evidence
+from deployments.history_commands import history_app
 from deployments.options import Json, PassphraseFile
 from deployments.output import plain, print_bytes
 from deployments.qualification_commands import QUALIFY_EXAMPLE, agreement_command, qualify_command
@@ -68,6 +69,7 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(access_app, name="access")
 app.add_typer(certificates_app, name="certs")
 app.add_typer(waiver_app, name="waiver")
+app.add_typer(history_app, name="history")
 detectors_app.command("qualify", epilog=QUALIFY_EXAMPLE)(qualify_command)
 detectors_app.command("agreement", epilog="Example: detector-pool detectors agreement evidence/tonight/run.json")(
     agreement_command
@@ -462,7 +464,7 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
 def _compared(run: RunRecord) -> Iterator[str]:
     if run.since is not None:
         known = sum(item.baseline == "unchanged" for item in run.findings)
-        yield _plain(
+        yield plain(
             f"since {run.since.ref} ({run.since.commit[:12]}): {len(run.since.touched)} files touched; "
             f"{len(run.findings) - known} findings are new, {known} known ones are not listed"
         )

@@ -26,6 +26,7 @@ __all__ = [
     "Finding",
     "FunctionSpan",
     "ImportRecord",
+    "Imported",
     "Language",
     "Level",
     "LocatedFinding",
@@ -404,6 +405,18 @@ class ImportRecord(msgspec.Struct, frozen=True):
     """Of them, findings of this run."""
     passed: int
     """The others: results that say that nothing is wrong (`kind` is not `fail`), or that it is gone (`absent`)."""
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """What was taken in of other tools' results, of all files; see `detectors.sarif_import`."""
+
+    findings: tuple[tuple[str, str, Finding], ...] = ()
+    """(report path, detector, finding), as `findings.settle` takes them."""
+    known: frozenset[tuple[str, str, Finding]] = frozenset()
+    """Those of which the tool itself says that they are not new."""
+    detectors: tuple[DetectorRecord, ...] = ()
+    """One for each tool; they know no language, since what they looked at is not known."""
+    records: tuple[ImportRecord, ...] = ()
 
 
 class TableCheck(msgspec.Struct, frozen=True):

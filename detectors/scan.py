@@ -23,7 +23,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,6 +46,8 @@ from detectors.model import (
     DetectorRecord,
     Digest,
     Finding,
+    Imported,
+    LocatedFinding,
     NotAnalysed,
     Outcome,
     RunRecord,
@@ -325,7 +327,9 @@ class Scan:
         assert self._snapshot is not None, "take the snapshot first"
         assert self._closures is not None, "they come with the snapshot"
         self._check_tree_unchanged()
-        located, absent = finding_rules.settle(self._excused(), self._known_before())
+        imported = self._imported()
+        located, absent = finding_rules.settle([*self._excused(), *imported.findings], self._known_before())
+        located = self._told_of_imports(located, imported)
         not_analysed = [*self._snapshot.not_analysed]
         units = []
         executed = cached = 0
@@ -364,7 +368,7 @@ class Scan:
             roots=self._snapshot.roots,
             files=self._snapshot.files,
             excluded=self._snapshot.excluded,
-            detectors=tuple(self._identities.values()),
+            detectors=(*self._identities.values(), *imported.detectors),
             units=tuple(units),
             batches=tuple(sorted(self._batches, key=lambda batch: batch.start_s)),
             findings=located,
@@ -378,6 +382,7 @@ class Scan:
             findings_digest=finding_rules.digest(located),
             canaries=self._canary_record(),
             since=None if self._change is None else self._change.record(self._narrowed),
+            imports=imported.records,
         )
 
     def _canary_record(self) -> CanaryRecord | None:
@@ -435,6 +440,43 @@ class Scan:
                 f"{lost} units of {self._change.commit[:12]} were not analysed: what they have is new"
             )
         return finding_rules.Baseline(finding_rules.as_json(item) for item in record.findings)
+
+    def _imported(self) -> Imported:
+        """Return the results of other tools that were given."""
+        assert self._snapshot is not None, "take the snapshot first"
+        if not self.options.imports:
+            return Imported()
+        from detectors.sarif_import import read_imports
+
+        parsed: dict[str, ParsedFile] = {}
+
+        def line_of(path: str) -> Callable[[int], str] | None:
+            file = self._files.get(path)
+            if file is None or self._snapshot is None:
+                return None
+            if path not in parsed:
+                try:
+                    data = snapshots.read_verified(self._snapshot.roots[file.root].path, file)
+                except SourceChanged as problem:
+                    self._problems.append(str(problem))
+                    data = b""
+                parsed[path] = ParsedFile(data, file.language, path)
+            return parsed[path].line
+
+        return read_imports(self.options.imports, self._snapshot, line_of)
+
+    def _told_of_imports(self, located: tuple[LocatedFinding, ...], imported: Imported) -> tuple[LocatedFinding, ...]:
+        """Against a commit, what others report of a file that was not touched is no news, nor what they call old."""
+        if self._change is None or self._baseline is not None or not imported.findings:
+            return located
+        own = {record.name for record in imported.detectors}
+        return tuple(
+            msgspec.structs.replace(item, baseline="unchanged")
+            if item.detector in own
+            and (item.path not in self._change.touched or (item.path, item.detector, item.finding) in imported.known)
+            else item
+            for item in located
+        )
 
     # -- planning --------------------------------------------------------------------------------------------------
 
