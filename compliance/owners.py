@@ -22,7 +22,7 @@ import msgspec
 
 from compliance import codeowners_lookup
 from compliance.codeowners_lookup import Asked
-from compliance.history import Followed
+from compliance.followed import Followed
 from detectors import sandbox
 from detectors.errors import RepositoryUnusable, ToolError, UsageError
 from detectors.repository import BlamedLine, Repository

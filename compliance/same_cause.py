@@ -1,9 +1,10 @@
 """
 Findings of several tools for one cause, shown once: nothing is merged or dropped, only what is shown is put together.
 
-Two findings have one cause where they stand on the same line of the same file, are of different detectors, and their
-rules are known to be about the same: they have one number of their own (ruff took over bandit's), answer one question
-(`compliance.agreement`), or map to one weakness (`compliance.taxonomies`). Everything else stays apart.
+Two findings have one cause where they stand on the same line of the same file, are of different detectors, count alike
+(suppressed, waived, new or not), and their rules are known to be about the same: they have one number of their own
+(ruff took over bandit's), answer one question (`compliance.agreement`), or map to one weakness
+(`compliance.taxonomies`). Everything else stays apart.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Final
 import msgspec
 
 from compliance.agreement import QUESTIONS
-from compliance.history import Followed
+from compliance.followed import Followed
 from detectors.model import LocatedFinding
 
 __all__ = ["SharedCause", "shared_causes", "with_also"]
@@ -24,7 +25,7 @@ __all__ = ["SharedCause", "shared_causes", "with_also"]
 SAME_NUMBER: Final = (re.compile(r"(?:.*/)?bandit/B(\d{3})\Z"), re.compile(r"(?:.*/)?ruff/S(\d{3})\Z"))
 """Ruff's rules S101 to S999 are those of flake8-bandit, which keep bandit's numbers."""
 Place = tuple[str, int]
-"""(path, line)."""
+"""(path and how its findings count, line)."""
 
 
 class SharedCause(msgspec.Struct, frozen=True):
@@ -32,6 +33,12 @@ class SharedCause(msgspec.Struct, frozen=True):
 
     first: LocatedFinding
     also: tuple[LocatedFinding, ...]
+
+    def others(self) -> tuple[str, ...]:
+        """Return the rules of the others, each with its level where that is another."""
+        level = self.first.finding.level
+        found = (item.finding for item in self.also)
+        return tuple(one.rule if one.level == level else f"{one.rule} ({one.level})" for one in found)
 
 
 def shared_causes(findings: Sequence[LocatedFinding]) -> tuple[SharedCause, ...]:
@@ -41,7 +48,15 @@ def shared_causes(findings: Sequence[LocatedFinding]) -> tuple[SharedCause, ...]
     Args:
         findings: Of one run.
     """
-    rows = [(item.path, item.finding.region.start_line, item.detector, item.finding.rule) for item in findings]
+    rows = [
+        (
+            f"{item.path}\0{item.excused}{item.baseline}",
+            item.finding.region.start_line,
+            item.detector,
+            item.finding.rule,
+        )
+        for item in findings
+    ]
     groups = _grouped(rows)
     assert sorted(number for group in groups for number in group) == list(range(len(findings))), "none is lost"
     return tuple(SharedCause(findings[group[0]], tuple(findings[number] for number in group[1:])) for group in groups)
@@ -50,7 +65,11 @@ def shared_causes(findings: Sequence[LocatedFinding]) -> tuple[SharedCause, ...]
 def with_also(findings: Sequence[Followed]) -> tuple[Followed, ...]:
     """Return the findings, the first of each cause with the fingerprints of the others."""
     also: dict[int, tuple[str, ...]] = {}
-    for group in _grouped([(f"{one.tree}\0{one.path}", one.line, one.detector, one.rule) for one in findings]):
+    rows = [
+        (f"{one.tree}\0{one.path}\0{one.suppressed}{bool(one.waived)}{one.state}", one.line, one.detector, one.rule)
+        for one in findings
+    ]
+    for group in _grouped(rows):
         also[group[0]] = tuple(findings[number].fingerprint for number in group[1:])
     told = tuple(msgspec.structs.replace(one, also=also.get(number, ())) for number, one in enumerate(findings))
     assert len(told) == len(findings), "none is lost"
@@ -58,7 +77,7 @@ def with_also(findings: Sequence[Followed]) -> tuple[Followed, ...]:
 
 
 def _grouped(rows: Sequence[tuple[str, int, str, str]]) -> list[list[int]]:
-    """Return the places of rows (path, line, detector, rule) that have one cause, each group in order."""
+    """Return the numbers of rows (place, line, detector, rule) that have one cause, each group in order."""
     at: dict[Place, list[int]] = defaultdict(list)
     for number, (path, line, _, _) in enumerate(rows):
         at[path, line].append(number)

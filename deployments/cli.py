@@ -414,13 +414,7 @@ def _rendered(run: RunRecord, shape: str, *, lines: bool) -> bytes:
 def _text(run: RunRecord, *, lines: bool) -> bytes:
     from compliance.waived_runs import open_counts
 
-    parts = []
-    if lines:
-        for item in _news(run):
-            region, mark = item.finding.region, " (suppressed)" if item.suppressed else ""
-            mark += f" (waived by {item.waiver})" if item.waived else ""
-            place = f"{item.path}:{region.start_line}:{region.start_column}"
-            parts.append(plain(f"{place}: {item.finding.level}: {item.finding.message} [{item.finding.rule}]{mark}"))
+    parts = list(_listed(run)) if lines else []
     counts: Counter[tuple[str, str, str]] = Counter()
     muted: Counter[tuple[str, str, str]] = Counter()
     for item in run.findings:
@@ -468,6 +462,19 @@ def _compared(run: RunRecord) -> Iterator[str]:
             f"since {run.since.ref} ({run.since.commit[:12]}): {len(run.since.touched)} files touched; "
             f"{len(run.findings) - known} findings are new, {known} known ones are not listed"
         )
+
+
+def _listed(run: RunRecord) -> Iterator[str]:
+    """Yield a line for each cause; what several tools report is shown once, with who else does."""
+    from compliance.same_cause import shared_causes
+
+    for cause in shared_causes(tuple(_news(run))):
+        item = cause.first
+        region, mark = item.finding.region, " (suppressed)" if item.suppressed else ""
+        mark += f" (waived by {item.waiver})" if item.waived else ""
+        mark += f"; also reported by {', '.join(cause.others())}" if cause.also else ""
+        place = f"{item.path}:{region.start_line}:{region.start_column}"
+        yield plain(f"{place}: {item.finding.level}: {item.finding.message} [{item.finding.rule}]{mark}")
 
 
 def _news(run: RunRecord) -> Iterator[LocatedFinding]:

@@ -14,7 +14,8 @@ from deployments.output import print_answer
 from detectors.errors import UsageError
 
 if TYPE_CHECKING:
-    from compliance.history import Followed, History
+    from compliance.followed import Followed
+    from compliance.history import History
 
 __all__ = ["history_app"]
 
@@ -51,7 +52,8 @@ def history_runs(folder: Folder, public_key: PublicKey = None, one_tree: OneTree
 @history_app.command("trend", epilog="Example: detector-pool history trend evidence --json")
 def history_trend(folder: Folder, public_key: PublicKey = None, one_tree: OneTree = False, json: Json = False) -> None:
     """Count, for each rule, what is open, what is new in the newest run, what came back and what was fixed."""
-    from compliance.history import STATES, history_of
+    from compliance.followed import STATES
+    from compliance.history import history_of
 
     told = history_of(folder, public_key, one_tree=one_tree)
     counts = Counter((one.rule, one.state) for one in told.findings)

@@ -11,7 +11,8 @@ import pytest
 
 from compliance.errors import KeyUnusable
 from compliance.evidence import collect
-from compliance.history import Followed, history_of
+from compliance.followed import Followed
+from compliance.history import history_of
 from compliance.signing import SigningKey
 from detectors import findings
 from detectors.errors import UsageError

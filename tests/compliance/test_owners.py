@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compliance.history import Followed
+from compliance.followed import Followed
 from compliance.owners import owners_of, with_owners
 from detectors.errors import UsageError
 from tests.detectors.git_trees import made
