@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 CLEAN, FINDINGS, USAGE, INTERNAL, NOT_WHOLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
-FORMATS = ("text", "json", "sarif", "github", "gitlab", "junit", "csv")
+FORMATS = ("text", "json", "sarif", "sarif-github", "github", "gitlab", "junit", "csv")
 LEVELS = ("error", "warning", "note", "never")
 SHOWN_NOT_ANALYSED = 20
 
@@ -119,7 +119,12 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         Path | None,
         typer.Option(help="Ledger that the run is recorded in; with --evidence, by default this machine's own."),
     ] = None,
-    format_: Annotated[str, typer.Option("--format", help="text, json, sarif, github, gitlab, junit or csv.")] = "text",
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format", help="text, json, sarif, sarif-github (within its limits), github, gitlab, junit or csv."
+        ),
+    ] = "text",
     json: Json = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the result.")] = None,
     fail_on: Annotated[str, typer.Option(help="Exit with 1 from this level: error, warning, note or never.")] = "error",
@@ -404,6 +409,13 @@ def _exit_code(run: RunRecord, fail_on: str, require_complete: bool) -> int:
 def _rendered(run: RunRecord, shape: str, *, lines: bool) -> bytes:
     if shape == "text":
         return _text(run, lines=lines)
+    if shape == "sarif-github":
+        from compliance.formats.sarif_github import profile
+
+        log = profile(run)
+        for told in log.cut:
+            _say(f"sarif-github: {told}")
+        return log.data
     import importlib
 
     module = importlib.import_module(f"compliance.formats.{'scan_json' if shape == 'json' else shape}")
