@@ -39,12 +39,13 @@ NAME, RECORD = "coverage.json", "run.json"
 SHOWN: Final = 5
 """Problems that a message names; the rest are counted."""
 State = Literal[
-    "analysed", "from-cache", "not-applicable", "failed", "timed-out", "breaker-open", "unreadable", "not-reached",
-    "unaccounted",
+    "analysed", "from-cache", "not-applicable", "excluded", "failed", "timed-out", "breaker-open", "unreadable",
+    "not-reached", "unaccounted",
 ]  # fmt: skip
 """
-`unaccounted`: the detector knows the file's language, and the record has no unit. `not-reached`: the same, and the
-record says that a deadline came before. Neither is ever in a whole run.
+`excluded`: policy keeps the detector from the file (`--since`). `unaccounted`: the detector knows the file's language,
+and the record has no unit. `not-reached`: the same, and the record says that a deadline came before. Neither of these
+two is ever in a whole run.
 """
 _OF_REASON: Final[Mapping[Reason, State]] = {
     "timed-out": "timed-out",
@@ -68,7 +69,8 @@ class Cell(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True, 
 
     state: State
     reason: str = ""
-    """Of a unit without an answer, as the record names it; of `not-applicable` the file's language."""
+    """Of a unit without an answer, as the record names it; of `not-applicable` the file's language; of `excluded` the
+    policy."""
     run: str = ""
     """The earlier run that computed what came from the cache."""
 
@@ -229,13 +231,23 @@ class _Table:
         self._languages = {item.name: frozenset(item.languages) for item in run.detectors}
         self._reasons = {(entry.path, entry.detector): entry.reason for entry in run.not_analysed}
         self.units: dict[tuple[str, str], UnitRecord] = {(unit.path, unit.detector): unit for unit in run.units}
+        self._narrowed = {} if run.since is None else run.since.excludes()
+        self._policy = "" if run.since is None else f"since {run.since.commit}"
+
+    def asked(self, path: str, language: str, detector: str) -> bool:
+        """Tell whether the detector has to answer for the file."""
+        if language not in self._languages[detector]:
+            return False
+        return detector not in self._narrowed or path in self._narrowed[detector]
 
     def cell(self, path: str, language: str, detector: str) -> Cell:
         """Return what became of one pair."""
         unit = self.units.get((path, detector))
+        if unit is None and language not in self._languages[detector]:
+            return Cell("not-applicable", language)
         if unit is None:
-            if language not in self._languages[detector]:
-                return Cell("not-applicable", language)
+            if not self.asked(path, language, detector):
+                return Cell("excluded", self._policy)
             unreached = self._reasons.get((path, detector)) == "not-reached"
             return Cell("not-reached") if unreached else Cell("unaccounted")
         earlier = unit.run_id if unit.run_id != self._run_id else ""
@@ -249,7 +261,12 @@ class _Table:
 def gaps(run: RunRecord) -> tuple[str, ...]:
     """Return, in words, where the record's units are not exactly what its snapshot and detectors ask for."""
     table = _Table(run)
-    asked = {(file.path, item.name) for file in run.files for item in run.detectors if file.language in item.languages}
+    asked = {
+        (file.path, item.name)
+        for file in run.files
+        for item in run.detectors
+        if table.asked(file.path, file.language, item.name)
+    }
     known = {file.path for file in run.files}
     told = [
         f"{path} by {name}: the detector knows its language, and there is no unit"
@@ -257,7 +274,7 @@ def gaps(run: RunRecord) -> tuple[str, ...]:
     ]
     for path, name in table.units.keys() - asked:
         why = (
-            "the detector does not know its language, or did not run"
+            "the detector does not know its language, was kept from it, or did not run"
             if path in known
             else "the snapshot has no such file"
         )

@@ -475,15 +475,20 @@ def coverage_cells(run: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str,
     """Return state, reason and earlier run of each pair of file and detector; raises Invalid where one was left out."""
     reasons = {(entry["path"], entry["detector"]): entry["reason"] for entry in run["not_analysed"]}
     units = {(unit["path"], unit["detector"]): unit for unit in run["units"]}
+    since = run.get("since") or {"commit": "", "narrowed": []}  # a run of an early release has none
+    narrowed = {one["detector"]: frozenset(one["paths"]) for one in since["narrowed"]}
     cells: dict[tuple[str, str], tuple[str, str, str]] = {}
     for pair in ((file, detector) for file in run["files"] for detector in run["detectors"]):
         file, detector = pair
         place = (file["path"], detector["name"])
-        unit, applies = units.pop(place, None), file["language"] in detector["languages"]
+        unit, knows = units.pop(place, None), file["language"] in detector["languages"]
+        applies = knows and place[0] in narrowed.get(place[1], (place[0],))
         unreached = reasons.get(place) == "not-reached"
         if unreached and unit is not None:
             raise Invalid(f"{place[0]} by {place[1]}: it has an answer, and is said not to be reached")
-        if unit is None and applies:
+        if unit is None and knows and not applies:
+            cells[place] = ("excluded", f"since {since['commit']}", "")
+        elif unit is None and applies:
             cells[place] = ("not-reached" if unreached else "unaccounted", "", "")
         elif unit is None:
             cells[place] = ("not-applicable", file["language"], "")
@@ -494,7 +499,7 @@ def coverage_cells(run: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str,
             cells[place] = ("from-cache", "", unit["run_id"]) if unit["state"] == "cached" else ("analysed", "", "")
         if run["whole"] and applies != (unit is not None):
             raise Invalid(f"{place[0]} by {place[1]}: the run calls itself whole, and what was planned was not done")
-    answered = sum(state not in (*BLANK, "not-applicable") for state, _, _ in cells.values())
+    answered = sum(state not in (*BLANK, "not-applicable", "excluded") for state, _, _ in cells.values())
     if run["whole"] and (units or answered != len(run["units"])):
         raise Invalid("the run calls itself whole, and has answers of what was not planned")
     return cells
@@ -509,7 +514,7 @@ def coverage_of(run: dict[str, Any]) -> dict[str, Any]:
     for detector in detectors:
         states = [cells[file["path"], detector["name"]][0] for file in run["files"]]
         counts = {state: states.count(state) for state in sorted(set(states))}
-        planned += len(states) - counts.get("not-applicable", 0)
+        planned += len(states) - counts.get("not-applicable", 0) - counts.get("excluded", 0)
         blank += sum(counts.get(state, 0) for state in BLANK)
         narrower = {rule["id"]: rule["languages"] for rule in detector["rules"] if rule["languages"]}
         columns.append(

@@ -25,6 +25,7 @@ from deployments.certificate_commands import certificates_app
 from deployments.compliance_commands import run_audit_command
 from deployments.doors import guarded
 from deployments.evidence_commands import Quality, evidence_app, ledger_place, refuse_existing, scan_with_evidence
+from deployments.history_commands import history_app
 from deployments.options import Json, PassphraseFile
 from deployments.output import plain, print_bytes
 from deployments.qualification_commands import QUALIFY_EXAMPLE, agreement_command, qualify_command
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from deployments.settings import Settings
-    from detectors.model import RunRecord
+    from detectors.model import LocatedFinding, RunRecord
     from detectors.ports import Progress
     from detectors.rule_settings import RuleSettings
     from detectors.scan import ScanOptions
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 CLEAN, FINDINGS, USAGE, INTERNAL, NOT_WHOLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
-FORMATS = ("text", "json", "sarif", "github", "gitlab", "junit", "csv")
+FORMATS = ("text", "json", "sarif", "sarif-github", "github", "gitlab", "junit", "csv")
 LEVELS = ("error", "warning", "note", "never")
 SHOWN_NOT_ANALYSED, SHOWN_MUTED = 20, 10
 
@@ -68,6 +69,7 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(access_app, name="access")
 app.add_typer(certificates_app, name="certs")
 app.add_typer(waiver_app, name="waiver")
+app.add_typer(history_app, name="history")
 detectors_app.command("qualify", epilog=QUALIFY_EXAMPLE)(qualify_command)
 detectors_app.command("agreement", epilog="Example: detector-pool detectors agreement evidence/tonight/run.json")(
     agreement_command
@@ -105,12 +107,24 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     baseline: Annotated[
         Path | None, typer.Option(help="Output of an earlier `scan --json`; its findings do not count.")
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="GIT-REF", help="Look at what differs from this commit; what it has already is no news."),
+    ] = None,
+    import_sarif: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Results of another tool, as SARIF; may be repeated.")
+    ] = None,
     evidence: Annotated[Path | None, typer.Option(help="New folder for the signed evidence.")] = None,
     ledger: Annotated[
         Path | None,
         typer.Option(help="Ledger that the run is recorded in; with --evidence, by default this machine's own."),
     ] = None,
-    format_: Annotated[str, typer.Option("--format", help="text, json, sarif, github, gitlab, junit or csv.")] = "text",
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format", help="text, json, sarif, sarif-github (within its limits), github, gitlab, junit or csv."
+        ),
+    ] = "text",
     json: Json = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the result.")] = None,
     fail_on: Annotated[str, typer.Option(help="Exit with 1 from this level: error, warning, note or never.")] = "error",
@@ -170,6 +184,7 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         use_cache=not no_cache, verify_cache=verify_cache, baseline=baseline, include=tuple(include or ()),
         exclude=tuple(exclude or ()), ignore=not no_ignore, settings=_rule_settings(paths, config, trust_tree),
         canaries=evidence is not None, deadline_s=None if deadline is None else seconds_of(deadline),
+        since=since, imports=tuple(import_sarif or ()),
     )  # fmt: skip
     if evidence is not None:
         refuse_existing(evidence)
@@ -409,6 +424,13 @@ def _exit_code(run: RunRecord, fail_on: str, require_complete: bool) -> int:
 def _rendered(run: RunRecord, shape: str, *, lines: bool) -> bytes:
     if shape == "text":
         return _text(run, lines=lines)
+    if shape == "sarif-github":
+        from compliance.formats.sarif_github import profile
+
+        log = profile(run)
+        for told in log.cut:
+            _say(f"sarif-github: {told}")
+        return log.data
     import importlib
 
     module = importlib.import_module(f"compliance.formats.{'scan_json' if shape == 'json' else shape}")
@@ -419,13 +441,7 @@ def _rendered(run: RunRecord, shape: str, *, lines: bool) -> bytes:
 def _text(run: RunRecord, *, lines: bool) -> bytes:
     from compliance.waived_runs import open_counts
 
-    parts = []
-    if lines:
-        for item in run.findings:
-            region, mark = item.finding.region, " (suppressed)" if item.suppressed else ""
-            mark += f" (waived by {item.waiver})" if item.waived else ""
-            place = f"{item.path}:{region.start_line}:{region.start_column}"
-            parts.append(plain(f"{place}: {item.finding.level}: {item.finding.message} [{item.finding.rule}]{mark}"))
+    parts = list(_listed(run)) if lines else []
     counts: Counter[tuple[str, str, str]] = Counter()
     muted: Counter[tuple[str, str, str]] = Counter()
     for item in run.findings:
@@ -458,6 +474,7 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
     if run.waivers:
         without, with_them = open_counts(run)
         parts.append(f"open findings: {with_them} with waivers, {without} without ({len(run.waivers)} waivers given)")
+    parts += _compared(run)
     for one in run.qualifications:
         parts.append(plain(f"{one.detector} {one.version}: {one.state}" + (f", {one.problem}" if one.problem else "")))
     for table in run.validated:
@@ -504,6 +521,33 @@ def _effect_lines(run: RunRecord) -> Iterator[str]:
         yield from (f"    {one.path}:{one.line}: {one.rule}" for one in effect.muted[:SHOWN_MUTED])
         if len(effect.muted) > SHOWN_MUTED:
             yield f"    … and {len(effect.muted) - SHOWN_MUTED} more (--json lists all)"
+
+
+def _compared(run: RunRecord) -> Iterator[str]:
+    if run.since is not None:
+        known = sum(item.baseline == "unchanged" for item in run.findings)
+        yield plain(
+            f"since {run.since.ref} ({run.since.commit[:12]}): {len(run.since.touched)} files touched; "
+            f"{len(run.findings) - known} findings are new, {known} known ones are not listed"
+        )
+
+
+def _listed(run: RunRecord) -> Iterator[str]:
+    """Yield a line for each cause; what several tools report is shown once, with who else does."""
+    from compliance.same_cause import shared_causes
+
+    for cause in shared_causes(tuple(_news(run))):
+        item = cause.first
+        region, mark = item.finding.region, " (suppressed)" if item.suppressed else ""
+        mark += f" (waived by {item.waiver})" if item.waived else ""
+        mark += f"; also reported by {', '.join(cause.others())}" if cause.also else ""
+        place = f"{item.path}:{region.start_line}:{region.start_column}"
+        yield plain(f"{place}: {item.finding.level}: {item.finding.message} [{item.finding.rule}]{mark}")
+
+
+def _news(run: RunRecord) -> Iterator[LocatedFinding]:
+    """Yield the findings that are listed: all, or against a commit those that it has not."""
+    yield from (item for item in run.findings if run.since is None or item.baseline != "unchanged")
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

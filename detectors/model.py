@@ -26,12 +26,15 @@ __all__ = [
     "FileReport",
     "Finding",
     "FunctionSpan",
+    "ImportRecord",
+    "Imported",
     "Language",
     "Level",
     "LocatedFinding",
     "Marker",
     "MutedFinding",
     "MutingEffect",
+    "Narrowed",
     "NotAnalysed",
     "Outcome",
     "QualificationRecord",
@@ -41,6 +44,7 @@ __all__ = [
     "Root",
     "RuleRecord",
     "RunRecord",
+    "SinceRecord",
     "SourceFile",
     "Suppression",
     "TableCheck",
@@ -158,6 +162,8 @@ class Root(msgspec.Struct, frozen=True):
     """Stands before each path of this root when there are several; else empty."""
     path: str
     """Absolute path on the machine of the run."""
+    listed: bool = False
+    """Whether only files that were named are looked at, and not the folder."""
 
 
 class SourceFile(msgspec.Struct, frozen=True):
@@ -402,6 +408,59 @@ class QualificationRecord(msgspec.Struct, frozen=True):
     """Why it is not qualified."""
 
 
+class Narrowed(msgspec.Struct, frozen=True, order=True):
+    """A detector that looked at some files only."""
+
+    detector: str
+    paths: tuple[str, ...]
+    """All at which it had to look, whatever their language; sorted."""
+
+
+class SinceRecord(msgspec.Struct, frozen=True):
+    """The commit that a run was held against; see `detectors.changes`."""
+
+    ref: str
+    """As it was asked for."""
+    commit: str
+    """The newest commit that it has in common with the one that is checked out."""
+    touched: tuple[str, ...]
+    """Files that are new or have other bytes; sorted."""
+    narrowed: tuple[Narrowed, ...]
+    """Detectors that did not look at every file, sorted; the others did."""
+
+    def excludes(self) -> dict[str, frozenset[str]]:
+        """Return, by detector that was narrowed, the files at which it looked."""
+        return {one.detector: frozenset(one.paths) for one in self.narrowed}
+
+
+class ImportRecord(msgspec.Struct, frozen=True):
+    """One SARIF run of another tool that was taken in; see `detectors.sarif_import`."""
+
+    detector: str
+    """Under which its findings stand: `import:` and the tool's name."""
+    file: str
+    digest: Digest
+    """Of the whole file."""
+    results: int
+    """That it has."""
+    findings: int
+    """Of them, findings of this run."""
+    passed: int
+    """The others: results that say that nothing is wrong (`kind` is not `fail`), or that it is gone (`absent`)."""
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """What was taken in of other tools' results, of all files; see `detectors.sarif_import`."""
+
+    findings: tuple[tuple[str, str, Finding], ...] = ()
+    """(report path, detector, finding), as `findings.settle` takes them."""
+    known: frozenset[tuple[str, str, Finding]] = frozenset()
+    """Those of which the tool itself says that they are not new."""
+    detectors: tuple[DetectorRecord, ...] = ()
+    """One for each tool; they know no language, since what they looked at is not known."""
+    records: tuple[ImportRecord, ...] = ()
+
+
 class TableCheck(msgspec.Struct, frozen=True):
     """What validating one table of a run showed."""
 
@@ -462,6 +521,10 @@ class RunRecord(msgspec.Struct, frozen=True):
     """None for a run without one."""
     effects: tuple[MutingEffect, ...] | None = None
     """What the tree would have muted, where that was asked for; None where it was not."""
+    since: SinceRecord | None = None
+    """None for a run that looked at everything."""
+    imports: tuple[ImportRecord, ...] = ()
+    """What other tools had found, and was taken in."""
 
     def __post_init__(self) -> None:
         """Hold the record against itself; raises ValueError, also where one is read that somebody else wrote."""

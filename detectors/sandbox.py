@@ -130,7 +130,9 @@ def end_all() -> None:
     _RUNNING.end()
 
 
-def run(tool_name: str, argv: Sequence[str], cwd: Path, limits: Limits, n_files: int) -> Completed:
+def run(  # noqa: PLR0917  # p10: ignore[R10] what one process is: program, place, bounds, input by the maintainers
+    tool_name: str, argv: Sequence[str], cwd: Path, limits: Limits, n_files: int, given: bytes = b""
+) -> Completed:
     """
     Run a foreign program to its end.
 
@@ -140,6 +142,7 @@ def run(tool_name: str, argv: Sequence[str], cwd: Path, limits: Limits, n_files:
         cwd: Working directory; its parent is the scratch folder that holds home, temporary files and output.
         limits: What it may use.
         n_files: Size of the batch, for messages.
+        given: Its standard input.
 
     Raises:
         ToolMissing: The program does not exist.
@@ -149,15 +152,16 @@ def run(tool_name: str, argv: Sequence[str], cwd: Path, limits: Limits, n_files:
     scratch = cwd.parent
     for name in ("home", "tmp"):
         (scratch / name).mkdir(exist_ok=True, mode=0o700)
-    out, err = scratch / "stdout", scratch / "stderr"
+    out, err, source = scratch / "stdout", scratch / "stderr", scratch / "stdin"
+    source.write_bytes(given)
     clock = time.perf_counter()
-    with out.open("wb") as stdout, err.open("wb") as stderr:
+    with out.open("wb") as stdout, err.open("wb") as stderr, source.open("rb") as stdin:
         try:
             process = subprocess.Popen(
                 [*_prefix(limits), *argv],
                 cwd=cwd,
                 env=_environment(scratch),
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,

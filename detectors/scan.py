@@ -20,10 +20,11 @@ import platform
 import random
 import secrets
 import sys
+import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 from datetime import UTC, datetime
 from pathlib import Path
@@ -48,6 +49,8 @@ from detectors.model import (
     DetectorRecord,
     Digest,
     Finding,
+    Imported,
+    LocatedFinding,
     NotAnalysed,
     Outcome,
     RunRecord,
@@ -63,6 +66,7 @@ from detectors.workload_optimizer import Batch, BatchLimits, Risk, WorkloadOptim
 
 if TYPE_CHECKING:
     from detectors.batch import BatchResult
+    from detectors.changes import Change
     from detectors.parallel_executor import Backend, ParallelExecutor
 
 __all__ = ["CLUSTER_LOST", "Scan", "ScanOptions", "Stage", "scan"]
@@ -110,6 +114,10 @@ class ScanOptions:
     """Whether each batch holds known violations that its detectors must report; see `detectors.canaries`."""
     deadline_s: float | None = None
     """Seconds from the start in which the run shall end, riskiest first; see `detectors.deadline`."""
+    since: str | None = None
+    """A git commit: detectors of single files look at what differs from it, and what it has is no news."""
+    imports: tuple[Path, ...] = ()
+    """SARIF files of other tools, whose results become findings of this run."""
 
     def shown(self) -> tuple[str, ...]:
         """Return what shapes the result, for the evidence."""
@@ -123,6 +131,8 @@ class ScanOptions:
             f"verify_cache={self.verify_cache}",
             f"baseline={self.baseline.name if self.baseline else ''}",
             *(() if self.deadline_s is None else (f"deadline={self.deadline_s:g}s",)),
+            *([f"since={self.since}"] if self.since is not None else []),
+            *(f"import={file.name}" for file in self.imports),
         )
 
 
@@ -149,18 +159,20 @@ class Scan:
     Args:
         options: What to do.
         progress: Told of each step's advance.
+        at: A snapshot to scan in the place of one that is taken, with the files to which detectors are narrowed.
 
     Raises:
         UsageError: Options that cannot be followed.
     """
 
-    def __init__(self, options: ScanOptions, progress: Progress | None = None) -> None:
-        if not 0 <= options.verify_cache <= 1:
-            raise UsageError(f"--verify-cache takes a fraction from 0 to 1, not {options.verify_cache}")
-        if options.workers is not None and options.workers < 1:
-            raise UsageError(f"--workers takes a number from 1, not {options.workers}")
-        if options.deadline_s is not None and not 0 < options.deadline_s < math.inf:
-            raise UsageError(f"--deadline takes a duration above 0, not {options.deadline_s} s")
+    def __init__(
+        self,
+        options: ScanOptions,
+        progress: Progress | None = None,
+        *,
+        at: tuple[snapshots.Snapshot, Mapping[str, frozenset[str]]] | None = None,
+    ) -> None:
+        _refuse(options)
         self.options = options
         self.run_id = uuid.uuid4().hex
         self.workers = options.workers or len(os.sched_getaffinity(0))
@@ -173,14 +185,17 @@ class Scan:
         self._begun_s = time.monotonic()
         self._lock = threading.Lock()
         self._stack = contextlib.ExitStack()
-        self._baseline = finding_rules.Baseline(options.baseline) if options.baseline else None
+        self._baseline = finding_rules.Baseline.read(options.baseline) if options.baseline else None
         self._registry: Registry = discover().select(options.detectors).configured(options.settings)
         self._cache = self._stack.enter_context(ResultCache(options.cache))
         self._optimizer = WorkloadOptimizer(self._cache.timings())
         self._executor: ParallelExecutor | None = None
         self._coming: futures.Future[Any] | None = None
         """The client of a cluster that is being started beside the first steps."""
-        self._snapshot: snapshots.Snapshot | None = None
+        self._snapshot: snapshots.Snapshot | None = None if at is None else at[0]
+        self._narrowed: Mapping[str, frozenset[str]] = {} if at is None else at[1]
+        """By detector, the only files at which it looks."""
+        self._change: Change | None = None
         self._stages: dict[str, Stage] = {}
         self._identities: dict[str, DetectorRecord] = {}
         self._files: dict[str, SourceFile] = {}
@@ -247,10 +262,13 @@ class Scan:
         if options.cluster is not None and self._will_run_all():
             self._start_cluster(options.cluster)
         scope = snapshots.Scope(options.include, options.exclude, options.ignore)
-        self._snapshot = snapshots.take_snapshot(options.paths, scope, self._cache)
+        if self._snapshot is None:
+            self._snapshot = snapshots.take_snapshot(options.paths, scope, self._cache)
         self._files = {file.path: file for file in self._snapshot.files}
         folders = options.settings.include_folders
         self._closures = TreeClosures(self._snapshot, self._cache, folders)
+        if options.since is not None:
+            self._narrow(options.since, scope)
         self._progress("snapshot", len(self._files), len(self._files))
         return self._snapshot
 
@@ -382,7 +400,9 @@ class Scan:
         assert self._snapshot is not None, "take the snapshot first"
         assert self._closures is not None, "they come with the snapshot"
         self._check_tree_unchanged()
-        located, absent = finding_rules.settle(self._excused(), self._baseline)
+        imported = self._imported()
+        located, absent = finding_rules.settle([*self._excused(), *imported.findings], self._known_before())
+        located = self._told_of_imports(located, imported)
         # Of what was not reached it is not known whether it is still there.
         absent = tuple(one for one in absent if (one.get("path"), one.get("detector")) not in self._unreached)
         not_analysed = [*self._snapshot.not_analysed, *self._unreached.values()]
@@ -431,7 +451,7 @@ class Scan:
             roots=self._snapshot.roots,
             files=self._snapshot.files,
             excluded=self._snapshot.excluded,
-            detectors=tuple(self._identities.values()),
+            detectors=(*self._identities.values(), *imported.detectors),
             units=tuple(units),
             batches=tuple(sorted(self._batches, key=lambda batch: batch.start_s)),
             findings=located,
@@ -445,6 +465,8 @@ class Scan:
             findings_digest=finding_rules.digest(located),
             canaries=self._canary_record(),
             deadline=None if self._gate is None else DeadlineRecord(self.options.deadline_s or 0.0, self._reserved_s),
+            since=None if self._change is None else self._change.record(self._narrowed),
+            imports=imported.records,
         )
 
     def _canary_record(self) -> CanaryRecord | None:
@@ -469,6 +491,76 @@ class Scan:
             unit for unit, outcome in self._outcomes.items() if unit[1] in owners and isinstance(outcome, Analysed)
         )
         return self._facts(units, {fact}).get(fact, {})
+
+    # -- what differs from a commit --------------------------------------------------------------------------------
+
+    def _narrow(self, ref: str, scope: snapshots.Scope) -> None:
+        """Find out what differs from a commit, and which detector has to look at what."""
+        from detectors.changes import Change
+
+        assert self._snapshot is not None, "take the snapshot first"
+        assert self._closures is not None, "they come with the snapshot"
+        scratch = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="base-")))
+        self._change = Change(self._snapshot, scope, ref, self._cache, scratch)
+        base = TreeClosures(self._change.base, self._cache, self.options.settings.include_folders)
+        self._narrowed = self._change.narrowed(tuple(self._registry), self._closures, base)
+        self._warnings += self._change.warnings
+
+    def _known_before(self) -> finding_rules.Baseline | None:
+        """Return what counts as known: the baseline that was given, else what the commit has by the same detectors."""
+        if self._change is None or self._baseline is not None:
+            return self._baseline
+        gone = self._change.gone()
+        narrowed = {name: paths | gone for name, paths in self._narrowed.items()}
+        cluster = "inline" if self.options.cluster in {None, "local"} else self.options.cluster
+        options = dataclasses.replace(
+            self.options, since=None, canaries=False, verify_cache=0.0, cluster=cluster, imports=()
+        )
+        with Scan(options, at=(self._change.base, narrowed)) as scan:
+            record = scan.run()
+        lost = sum(bool(entry.detector) for entry in record.not_analysed)
+        if lost:
+            self._warnings.append(
+                f"{lost} units of {self._change.commit[:12]} were not analysed: what they have is new"
+            )
+        return finding_rules.Baseline(finding_rules.as_json(item) for item in record.findings)
+
+    def _imported(self) -> Imported:
+        """Return the results of other tools that were given."""
+        assert self._snapshot is not None, "take the snapshot first"
+        if not self.options.imports:
+            return Imported()
+        from detectors.sarif_import import read_imports
+
+        parsed: dict[str, ParsedFile] = {}
+
+        def line_of(path: str) -> Callable[[int], str] | None:
+            file = self._files.get(path)
+            if file is None or self._snapshot is None:
+                return None
+            if path not in parsed:
+                try:
+                    data = snapshots.read_verified(self._snapshot.roots[file.root].path, file)
+                except SourceChanged as problem:
+                    self._problems.append(str(problem))
+                    data = b""
+                parsed[path] = ParsedFile(data, file.language, path)
+            return parsed[path].line
+
+        return read_imports(self.options.imports, self._snapshot, line_of)
+
+    def _told_of_imports(self, located: tuple[LocatedFinding, ...], imported: Imported) -> tuple[LocatedFinding, ...]:
+        """Against a commit, what others report of a file that was not touched is no news, nor what they call old."""
+        if self._change is None or self._baseline is not None or not imported.findings:
+            return located
+        own = {record.name for record in imported.detectors}
+        return tuple(
+            msgspec.structs.replace(item, baseline="unchanged")
+            if item.detector in own
+            and (item.path not in self._change.touched or (item.path, item.detector, item.finding) in imported.known)
+            else item
+            for item in located
+        )
 
     # -- planning --------------------------------------------------------------------------------------------------
 
@@ -524,6 +616,8 @@ class Scan:
         wanted: dict[str, list[str]] = {}
         for detector in detectors:
             applicable = [file for file in self._files.values() if file.language in detector.languages]
+            if detector.name in self._narrowed:
+                applicable = [file for file in applicable if file.path in self._narrowed[detector.name]]
             planned += len(applicable)
             missing = detector.missing()
             closures = (
@@ -830,6 +924,18 @@ class Scan:
                 continue
             if (seen.st_size, seen.st_mtime_ns, seen.st_ino) != (file.size_bytes, file.mtime_ns, file.inode):
                 self._warnings.append(f"{file.path} changed during the scan; the results are of the snapshot")
+
+
+def _refuse(options: ScanOptions) -> None:
+    """Raise UsageError for options that cannot be followed."""
+    if not 0 <= options.verify_cache <= 1:
+        raise UsageError(f"--verify-cache takes a fraction from 0 to 1, not {options.verify_cache}")
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"--workers takes a number from 1, not {options.workers}")
+    if options.deadline_s is not None and not 0 < options.deadline_s < math.inf:
+        raise UsageError(f"--deadline takes a duration above 0, not {options.deadline_s} s")
+    if options.deadline_s is not None and options.since is not None:
+        raise UsageError("--since scans the commit, too, and no deadline bounds that; give one of --since, --deadline")
 
 
 def scan(options: ScanOptions, progress: Progress | None = None) -> RunRecord:

@@ -95,6 +95,8 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     qualification_key: str | None = None,
     deadline_s: Annotated[float | None, Field(gt=0)] = None,
     show_effect: bool = False,
+    since: str | None = None,
+    imports: list[str] | None = None,
 ) -> RunRecord:
     """
     Scan source trees with every detector; write and verify signed evidence.
@@ -123,6 +125,8 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         qualification_key: File of the public key that signed them.
         deadline_s: Seconds in which the run shall end: what is riskiest goes first, and what is not reached is told.
         show_effect: Whether it is shown which findings the tree would mute if its files were obeyed.
+        since: Git commit; only what differs from it is looked at, and only what it has not counts.
+        imports: SARIF files of other tools, whose results become findings of the run.
 
     Raises:
         AccessDenied: Who asks for this run may not.
@@ -139,6 +143,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         baseline=Path(baseline) if baseline else None, include=tuple(include or ()), exclude=tuple(exclude or ()),
         ignore=ignore, settings=settings_from(rules or {}, "the parameter rules"), canaries=evidence is not None,
         deadline_s=deadline_s,
+        since=since, imports=tuple(map(Path, imports or ())),
     )  # fmt: skip
     caller = _CALLER.get(None) or _of_the_worker()
     folder = None if evidence is None else Path(evidence.replace(STARTED, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
@@ -229,6 +234,8 @@ def run_scan_flow(
             qualification_key=None if qualification_key is None else str(qualification_key.absolute()),
             deadline_s=options.deadline_s,
             show_effect=show_effect,
+            since=options.since,
+            imports=[str(file.absolute()) for file in options.imports],
         )
     except (NotWhole, quality.NotValid) as problem:
         return problem.record

@@ -25,7 +25,7 @@ from detectors.findings import as_json
 from detectors.model import Finding, Region, RunRecord
 from tests.compliance.conftest import HOSTILE, make_run
 
-SCHEMA = json.loads((Path(__file__).parents[1] / "golden" / "sarif-schema-2.1.0.json").read_text())
+SCHEMA = json.loads((Path(__file__).parents[2] / "detectors" / "sarif-schema-2.1.0.json").read_text())
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1, max_size=20)
 
 
