@@ -77,7 +77,7 @@ Reason = Literal[
 """Why a file has no result. Closed, so that a report can count every case."""
 
 
-class Region(msgspec.Struct, frozen=True, order=True):
+class Region(msgspec.Struct, frozen=True, gc=False, order=True):
     """Where in a file: lines and columns from 1, columns in Unicode code points, the end column exclusive."""
 
     start_line: int
@@ -107,7 +107,7 @@ class Suppression(msgspec.Struct, frozen=True):
     """Such as `2027-01-31`; empty for no end."""
 
 
-class Marker(msgspec.Struct, frozen=True, array_like=True):
+class Marker(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A comment that asks for silence about rules of ours; see `detectors.suppressions`."""
 
     line: int
@@ -125,7 +125,7 @@ class Marker(msgspec.Struct, frozen=True, array_like=True):
     """Why it has no effect; empty for a good one."""
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Finding(msgspec.Struct, frozen=True, gc=False):
     """What a detector says of one place in a file (SARIF *result*); it does not know the file's path."""
 
     rule: str
