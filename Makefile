@@ -10,7 +10,7 @@ SCORE := 93
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead report-speed monitor-cost balance simulate ledger-speed audit-overhead
+.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead report-speed monitor-cost balance simulate ledger-speed audit-overhead evidence-cost
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -85,6 +85,9 @@ ledger-speed: $(STAMP) ## Measure the ledger beside bare fdatasync and sha256; R
 
 audit-overhead: $(STAMP) ## Measure what audit_mode with its ledger costs a pool, on and off by turns; PAIRS=n
 	$(BIN)/python -m benchmarks.audit_overhead --pairs $(or $(PAIRS),10)
+
+evidence-cost: $(STAMP) ## Measure what coverage, canaries and audit cost a scan of pynacl, on and off by turns (after `make corpus`, an hour)
+	$(BIN)/python -m benchmarks.evidence_cost $(DEMO)/sources/pynacl-1.6.2
 
 prove: $(STAMP) ## Run the full counts of tampered evidence, killed runs and mutated files (an hour or so)
 	$(BIN)/python -m tests.prove
