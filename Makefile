@@ -10,7 +10,7 @@ SCORE := 93
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead monitor-cost balance simulate ledger-speed audit-overhead
+.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead monitor-cost balance hook-speed simulate ledger-speed audit-overhead
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ balance: $(STAMP) ## Measure what learnt plans and work stealing bring, on real 
 
 monitor-cost: $(STAMP) ## Measure what the live compliance monitor costs the pool that it watches
 	$(BIN)/python -m benchmarks.monitor_cost
+
+hook-speed: $(STAMP) ## Measure a commit of one changed file with our pre-commit hook, beside ruff's own (fetches packages, some minutes at first)
+	$(BIN)/python -m benchmarks.hook_speed $(DEMO)/hook-speed
 
 simulate: $(STAMP) ## Simulate the planner on 1,000 workers and 1,000,000 units; prints the table, draws docs/simulation.svg
 	$(BIN)/python -m benchmarks.simulation --full --curve docs/simulation.svg
