@@ -10,7 +10,7 @@ SCORE := 93
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead report-speed monitor-cost balance simulate ledger-speed audit-overhead evidence-cost
+.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead report-speed monitor-cost balance simulate ledger-speed audit-overhead evidence-cost hook-speed
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ report-speed: $(STAMP) ## Measure how long the report of 50,000 findings takes t
 
 monitor-cost: $(STAMP) ## Measure what the live compliance monitor costs the pool that it watches
 	$(BIN)/python -m benchmarks.monitor_cost
+
+hook-speed: $(STAMP) ## Measure a commit of one changed file with our pre-commit hook, beside ruff's own (fetches packages, some minutes at first)
+	$(BIN)/python -m benchmarks.hook_speed $(DEMO)/hook-speed
 
 simulate: $(STAMP) ## Simulate the planner on 1,000 workers and 1,000,000 units; prints the table, draws docs/simulation.svg
 	$(BIN)/python -m benchmarks.simulation --full --curve docs/simulation.svg

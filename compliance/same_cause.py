@@ -18,6 +18,7 @@ import msgspec
 
 from compliance.agreement import QUESTIONS
 from compliance.followed import Followed
+from compliance.taxonomies import CWE, taxa_of
 from detectors.model import LocatedFinding
 
 __all__ = ["SharedCause", "shared_causes", "with_also"]
@@ -114,3 +115,4 @@ def _meanings(rule: str) -> Iterator[str]:
     for question, answers in QUESTIONS.items():
         if any(rule in ids for ids in answers.values()):
             yield f"question {question}"
+    yield from (f"weakness {id_}" for taxonomy, id_ in taxa_of(rule) if taxonomy == CWE)

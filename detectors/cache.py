@@ -207,11 +207,15 @@ class ResultCache:
             rows.append((key, run_id, encoded, packed, _checksum(key, encoded, packed), spent, time.time()))
         self._write("INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def known(self, root: str) -> dict[bytes, StatEntry]:
-        """Return the stat index of a root; see `snapshot.StatIndex`."""
+    def known(self, root: str, paths: Sequence[bytes] | None = None) -> dict[bytes, StatEntry]:
+        """Return the stat index of a root, or of some paths of it; see `snapshot.StatIndex`."""
         decode = msgspec.msgpack.Decoder(StatEntry).decode
         entries = {}
-        for path, entry in self._read("SELECT path, entry FROM stat WHERE root = ?", (root,)):
+        if paths is None:
+            rows: Iterable[tuple[Any, ...]] = self._read("SELECT path, entry FROM stat WHERE root = ?", (root,))
+        else:
+            rows = self._select("SELECT path, entry FROM stat WHERE root = ? AND path IN ", paths, (root,))
+        for path, entry in rows:
             try:
                 entries[path] = decode(entry)
             except msgspec.DecodeError:
@@ -342,10 +346,11 @@ class ResultCache:
                 self._recover(problem)
                 return []
 
-    def _select(self, statement: str, keys: Sequence[bytes]) -> Iterable[tuple[Any, ...]]:
+    def _select(self, statement: str, keys: Sequence[bytes], before: tuple[str, ...] = ()) -> Iterable[tuple[Any, ...]]:
+        """Yield the rows of a statement that ends with `IN` and the keys, after `before`."""
         for start in range(0, len(keys), ROWS_A_QUERY):
             part = keys[start : start + ROWS_A_QUERY]
-            yield from self._read(f"{statement} ({','.join('?' * len(part))})", part)
+            yield from self._read(f"{statement} ({','.join('?' * len(part))})", (*before, *part))
 
     def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if not rows or not self._storing:

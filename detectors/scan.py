@@ -596,7 +596,9 @@ class Scan:
 
     def _code_digests(self, files: Iterable[Path]) -> Iterator[tuple[str, Digest]]:
         """Yield (name, digest) of code files; the stat index spares reading tools' binaries in every run."""
-        known = self._cache.known("code")
+        files = tuple(files)
+        # Of what is asked for alone: releases and environments that came and went leave many thousands.
+        known = self._cache.known("code", [os.fsencode(file) for file in files])
         fresh = {}
         for file in files:
             raw = os.fsencode(file)
