@@ -199,11 +199,15 @@ def _no_ops(kind: Isolation, plan: Plan) -> None:
     )
 
 
+def _mapped(bare: ProcessPoolExecutor, work: Sequence[int], chunk: int) -> list[Any]:
+    return list(bare.map(spin, work, chunksize=chunk))
+
+
 def _at_once(kind: Isolation, plan: Plan) -> None:
     rounds = calibrated(0.005)
     work = [rounds] * round(plan.seconds[kind] * plan.workers * 200)
     with _bare(plan.workers) as bare:
-        tried = {chunk: _timed(lambda: list(bare.map(spin, work, chunksize=chunk)), 1).seconds for chunk in CHUNKS}  # noqa: B023  # called at once
+        tried = {chunk: _timed(partial(_mapped, bare, work, chunk), 1).seconds for chunk in CHUNKS}
     best = min(tried, key=lambda chunk: tried[chunk])
     for detectors in (1, 8, 32):
         ratios = [_ratio_of(kind, detectors, work, best, plan.workers) for _ in range(plan.pairs[kind])]
