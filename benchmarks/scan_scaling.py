@@ -20,8 +20,9 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
-from benchmarks.intervals import bootstrap, mean
+from detectors.measurement import mean_interval
 
 DETECTORS = ("power-of-ten-c", "power-of-ten-python")
 PARTS = ("command", "execute", "work")
@@ -43,8 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     assert len({run["digest"] for pair in pairs for run in pair}) == 1, "all runs must find the same"
     for number, workers in enumerate((1, options.workers)):
         runs = [pair[number] for pair in pairs]
-        seconds = ", ".join(f"{part} {mean([run[part] for run in runs]):.2f} s" for part in PARTS)
-        busy, driver = (mean([run[name] for run in runs]) for name in ("busy", "driver"))
+        seconds = ", ".join(f"{part} {fmean(run[part] for run in runs):.2f} s" for part in PARTS)
+        busy, driver = (fmean(run[name] for run in runs) for name in ("busy", "driver"))
         first = runs[0]
         print(
             f"{workers} workers: {seconds}; busy {busy:.0%}, driver {driver:.2f} s of processor time; "
@@ -52,11 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     for part in PARTS:
         ratios = [one[part] / more[part] for one, more in pairs]
-        low, high = bootstrap(ratios)
-        print(
-            f"{part}: {options.workers} workers {mean(ratios):.2f} x one "
-            f"(95 % interval {low:.2f} to {high:.2f}, {len(pairs)} pairs)"
-        )
+        print(f"{part}: how much faster {options.workers} workers are than one: {mean_interval(ratios).told()}")
     return 0
 
 

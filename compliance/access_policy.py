@@ -174,7 +174,7 @@ class InstalledAccessPolicy:
         self._remembered: dict[tuple[str, str, frozenset[str], str], str | None] = {}
         self._not_owner = _not_owner(self.places.state) if self.policy is None else None
 
-    def denial(self, action: Action, target: str, roles: frozenset[str], tree: str = "") -> str | None:
+    def denial(self, action: Action, target: str, roles: frozenset[str], tree: str = "", /) -> str | None:
         """Return why the caller may not do this; see `detectors.ports.AccessPolicy`."""
         expires = self.identity.expires
         if expires is not None and time.time() >= expires:

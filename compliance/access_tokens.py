@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from compliance.access_policy import Policy
     from compliance.signing import SigningKey
 
-__all__ = ["MAX_TOKEN_S", "TOKEN_TYPE", "issue_token", "service_identity", "token_identity"]
+__all__ = ["MAX_TOKEN_S", "MEDIA_TYPE", "issue_token", "service_identity", "token_identity"]
 
-TOKEN_TYPE = "detector-pool-access+jwt"  # noqa: S105  # a media type, not a secret
+MEDIA_TYPE = "detector-pool-access+jwt"
 MAX_TOKEN_S = 24 * 3600
 SKEW_S = 30
 """How far ahead the issuer's clock may be."""
@@ -73,7 +73,7 @@ def issue_token(key: SigningKey, policy: Policy, subject: str, roles: frozenset[
     claims = Claims(
         policy.file.audience, now + lifetime_s, now, secrets.token_hex(16), now, tuple(sorted(roles)), subject
     )
-    token = sign_compact(key, TOKEN_TYPE, msgspec.json.encode(claims))
+    token = sign_compact(key, MEDIA_TYPE, msgspec.json.encode(claims))
     assert identity_of(token, policy, "the new token").name == subject, "what is handed out is believed"
     return token
 
@@ -102,7 +102,7 @@ def identity_of(token: str, policy: Policy, told: str) -> Identity:
     """Return whom a token speaks for; see `token_identity`."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-    key_id = key_id_of(token, TOKEN_TYPE, told)
+    key_id = key_id_of(token, MEDIA_TYPE, told)
     found = policy.issuer(key_id)
     if found is None:
         raise IdentityUnproven(told, f"its key {key_id[:16]} is no issuer's in {policy.origin}")

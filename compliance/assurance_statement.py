@@ -2,32 +2,26 @@
 What somebody says of evidence after it was made: an in-toto statement in a DSSE envelope of his own, in a file beside.
 
 The subjects are the attestations that it speaks of, by their digest, so that it cannot be laid beside other evidence.
-One spelling for each content, as the attestation itself has.
-
-Source: in-toto Attestation Framework, Statement v1; DSSE protocol v1.0.2.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal, TypeVar
+from typing import Generic, TypeVar
 
 import msgspec
 
-from compliance.attestation import PAYLOAD_TYPE, Envelope, Signature, pae
+from compliance.dsse import STATEMENT_TYPE, ResourceDescriptor, opened, sealed
 from compliance.errors import AttestationInvalid, EvidenceError, EvidenceExists
 from compliance.evidence_verify import ATTESTATION, RECORD, Verdict, verify
 from compliance.signing import SigningKey, VerifyingKey
 from detectors.model import RunRecord
 
-__all__ = ["Evidence", "opened_statement", "read_evidence", "refuse_existing_file", "signed_statement", "write_new"]
+__all__ = ["Evidence", "opened_statement", "read_evidence", "refuse_existing_file", "signed_statement"]
 
-STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
-SIGNATURE_BYTES = 64
 P = TypeVar("P")
 
 
@@ -40,21 +34,13 @@ class Evidence(msgspec.Struct, frozen=True):
     verdict: Verdict
 
 
-class AttestedRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The subject: an attestation of a run."""
+class AssuranceStatement(msgspec.Struct, Generic[P], frozen=True, forbid_unknown_fields=True):
+    """In-toto Statement v1 about attestations of runs."""
 
-    name: str
-    digest: dict[str, str]
-
-
-class _Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    type_: Literal["https://in-toto.io/Statement/v1"] = msgspec.field(name="_type")
-    subject: tuple[AttestedRun, ...]
+    type_: str = msgspec.field(name="_type")
+    subject: tuple[ResourceDescriptor, ...]
     predicate_type: str = msgspec.field(name="predicateType")
-    predicate: msgspec.Raw
-
-
-_encoder = msgspec.json.Encoder(order="deterministic")
+    predicate: P
 
 
 def read_evidence(folder: Path, public_key: Path | None) -> Evidence:
@@ -79,34 +65,21 @@ def signed_statement(about: Sequence[Evidence], kind: str, predicate: msgspec.St
     """Return the file of a statement: one line of JSON."""
     assert about, "a statement is about some evidence"
     assert kind.startswith("urn:"), "a kind of statement has a name in the world"
-    subjects = tuple(AttestedRun(item.record.run_id, {"sha256": item.attestation}) for item in about)
-    payload = _encoder.encode(_Statement(STATEMENT_TYPE, subjects, kind, msgspec.Raw(_encoder.encode(predicate))))
-    signature = Signature(key.public.id, base64.b64encode(key.sign(pae(payload))).decode())
-    envelope = Envelope(base64.b64encode(payload).decode(), PAYLOAD_TYPE, (signature,))
-    return _encoder.encode(envelope) + b"\n"
+    subjects = tuple(ResourceDescriptor(item.record.run_id, {"sha256": item.attestation}) for item in about)
+    return sealed(AssuranceStatement(STATEMENT_TYPE, subjects, kind, predicate), key)
 
 
-def opened_statement(data: bytes, key: VerifyingKey, kind: str, shape: type[P]) -> tuple[tuple[AttestedRun, ...], P]:
+def opened_statement(
+    data: bytes, key: VerifyingKey, kind: str, shape: type[P]
+) -> tuple[tuple[ResourceDescriptor, ...], P]:
     """
     Return what `key` signed: which attestations it speaks of, and what it says.
 
     Raises:
-        AttestationInvalid: It is no such statement, or not signed by that key.
+        AttestationInvalid: It is no such statement, or not signed by that key; see `dsse.opened`.
     """
-    try:
-        envelope = msgspec.json.decode(data, type=Envelope)
-        payload = base64.b64decode(envelope.payload, validate=True)
-        signatures = [base64.b64decode(item.sig, validate=True) for item in envelope.signatures]
-        if envelope.payload_type != PAYLOAD_TYPE or len(signatures) != 1 or len(signatures[0]) != SIGNATURE_BYTES:
-            raise AttestationInvalid(f"it is not one signature over {PAYLOAD_TYPE}")
-        if not key.verifies(signatures[0], pae(payload)):
-            raise AttestationInvalid("its signature is not valid")
-        statement = msgspec.json.decode(payload, type=_Statement)
-        if statement.predicate_type != kind:
-            raise AttestationInvalid(f"its predicate is {statement.predicate_type!r}, and not {kind}")
-        return statement.subject, msgspec.json.decode(bytes(statement.predicate), type=shape)
-    except (ValueError, RecursionError) as problem:
-        raise AttestationInvalid(f"it is no statement of this kind: {problem}") from problem
+    statement = opened(data, key, kind, AssuranceStatement[shape])  # type: ignore[valid-type]  # a shape is a value here
+    return statement.subject, statement.predicate
 
 
 def refuse_existing_file(file: Path, evidence: Sequence[Path]) -> None:
@@ -117,21 +90,3 @@ def refuse_existing_file(file: Path, evidence: Sequence[Path]) -> None:
         raise EvidenceError(
             f"{file} lies in the evidence, which holds what was signed and nothing more: write it beside"
         )
-
-
-def write_new(file: Path, data: bytes) -> None:
-    """Write a file that is not there, whole or not at all; raises EvidenceExists, EvidenceError."""
-    assert data.endswith(b"\n"), "a statement is a line"
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        with draft.open("xb") as opened:
-            opened.write(data)
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.link(draft, file)
-    except FileExistsError as problem:
-        raise EvidenceExists(str(file)) from problem
-    except OSError as problem:
-        raise EvidenceError(f"{file} cannot be written: {problem.strerror}") from problem
-    finally:
-        draft.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ Source: RFC 7515 (JWS), RFC 8037 (EdDSA in JOSE), RFC 8725 (pinned algorithm, ex
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import jwt
 from jwt.algorithms import Algorithm
@@ -18,6 +18,7 @@ from jwt.api_jws import PyJWS
 
 from compliance.errors import IdentityUnproven
 from compliance.signing import SigningKey, VerifyingKey
+from detectors.errors import UsageError
 
 __all__ = ["ALGORITHM", "key_id_of", "sign_compact", "verified"]
 
@@ -46,13 +47,13 @@ class Ed25519(Algorithm):
 
     @staticmethod
     def to_jwk(key_obj: Any, as_dict: bool = False) -> Any:
-        """Keys are kept in PEM; see `VerifyingKey.pem`."""
-        raise NotImplementedError
+        """Refuse: the library asks every algorithm for it; ours are kept in PEM, see `VerifyingKey.pem`."""
+        raise UsageError(f"{type(key_obj).__name__} is kept in PEM, not as a JSON Web Key (as_dict={as_dict})")
 
     @staticmethod
     def from_jwk(jwk: Any) -> Any:
-        """Keys are kept in PEM; see `VerifyingKey.from_pem`."""
-        raise NotImplementedError
+        """Refuse: the library asks every algorithm for it; ours are kept in PEM, see `VerifyingKey.from_pem`."""
+        raise UsageError(f"keys of {ALGORITHM} are read from PEM, not from {type(jwk).__name__}")
 
 
 def sign_compact(key: SigningKey, kind: str, payload: bytes) -> str:
@@ -66,7 +67,8 @@ def sign_compact(key: SigningKey, kind: str, payload: bytes) -> str:
     """
     assert kind, "what is signed has a kind"
     headers = {"kid": key.public.id, "typ": kind}
-    text: str = _jws().encode(payload, key, algorithm=ALGORITHM, headers=headers)  # type: ignore[arg-type]  # our key
+    # The library's type names the keys of its own algorithms; `Ed25519.prepare_key` above checks ours.
+    text: str = _jws().encode(payload, cast(Any, key), algorithm=ALGORITHM, headers=headers)
     assert text.count(".") == 2, "header, payload, signature"
     return text
 
@@ -95,7 +97,7 @@ def verified(
         raise IdentityUnproven(told, f"its key {key_id[:16]} is not one that the policy names for this")
     holder, key = found
     try:
-        payload: bytes = _jws().decode(text, key, algorithms=[ALGORITHM])  # type: ignore[arg-type]  # our key
+        payload: bytes = _jws().decode(text, cast(Any, key), algorithms=[ALGORITHM])
     except jwt.PyJWTError as problem:
         raise IdentityUnproven(told, str(problem)) from problem
     return payload, holder

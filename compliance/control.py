@@ -75,7 +75,7 @@ class RecordedEvents:
 class _Everybody:
     """An access policy for trials of other controls: the live one does not know their detectors."""
 
-    def denial(self, action: Action, target: str, roles: frozenset[str], tree: str = "") -> str | None:  # noqa: ARG002  # the protocol's
+    def denial(self, action: Action, _target: str, _roles: frozenset[str], _tree: str = "", /) -> str | None:
         """Allow it."""
         return None if action in {"register", "run"} else f"{action} is no action of a pool"
 

@@ -15,15 +15,8 @@ from pathlib import Path
 import msgspec
 
 from compliance import coverage
-from compliance.attestation import (
-    MAX_ENVELOPE_BYTES,
-    LedgerReference,
-    Statement,
-    Subject,
-    named_key,
-    open_envelope,
-    predicate_of,
-)
+from compliance.attestation import LedgerReference, Statement, Subject, open_envelope, predicate_of
+from compliance.dsse import MAX_ENVELOPE_BYTES, named_key
 from compliance.errors import AttestationInvalid, CheckpointInvalid, KeyUnusable, LedgerDamaged, ProofInvalid
 from compliance.ledger_proof import MAX_PROOF_BYTES, claimed_checkpoint, read_checkpoint, read_proof
 from compliance.signing import Checkpoint, VerifyingKey

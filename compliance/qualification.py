@@ -9,8 +9,6 @@ Source: in-toto Attestation Framework, Statement v1; DSSE protocol v1.0.2; DO-33
 
 from __future__ import annotations
 
-import base64
-import binascii
 import datetime
 import hashlib
 from collections.abc import Sequence
@@ -19,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from compliance.attestation import PAYLOAD_TYPE, STATEMENT_TYPE, Envelope, Signature, pae
+from compliance import dsse
 from compliance.errors import AttestationInvalid
 from compliance.identity import open_regular
 from compliance.qualification_trial import Corpus, Trial
@@ -30,11 +28,8 @@ from detectors.model import DetectorRecord, QualificationRecord, RunRecord
 __all__ = ["PREDICATE_TYPE", "Predicate", "opened", "sealed", "with_qualifications"]
 
 PREDICATE_TYPE: Final = "urn:enterprise-detector-pool:predicate:detector-qualification:v1"
-MAX_BYTES = 16 << 20
 MAX_FILES = 10_000
 SUFFIX = ".jsonl"
-
-_encoder = msgspec.json.Encoder(order="deterministic")
 
 
 class Predicate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
@@ -50,18 +45,12 @@ class Predicate(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename=
     detectors: tuple[Trial, ...]
 
 
-class DetectorSubject(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A detector, by the digest of its code (in-toto ResourceDescriptor)."""
-
-    name: str
-    digest: dict[str, str]
-
-
 class QualificationStatement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """In-toto Statement v1 with this predicate."""
 
     type_: str = msgspec.field(name="_type")
-    subject: tuple[DetectorSubject, ...]
+    subject: tuple[dsse.ResourceDescriptor, ...]
+    """Detectors, by the digest of their code."""
     predicate_type: str = msgspec.field(name="predicateType")
     predicate: Predicate
 
@@ -87,12 +76,10 @@ def sealed(trials: Sequence[Trial], corpus: Corpus, key: SigningKey, made: datet
     expires = (made + datetime.timedelta(days=days)).isoformat()
     version = importlib.metadata.version("enterprise-detector-pool")
     subjects = tuple(
-        DetectorSubject(one.detector, {"sha256": one.code_digest.removeprefix("sha256:")}) for one in trials
+        dsse.ResourceDescriptor(one.detector, {"sha256": one.code_digest.removeprefix("sha256:")}) for one in trials
     )
     predicate = Predicate(version, made.isoformat(), expires, corpus, tuple(trials))
-    payload = _encoder.encode(QualificationStatement(STATEMENT_TYPE, subjects, PREDICATE_TYPE, predicate))
-    signature = Signature(key.public.id, base64.b64encode(key.sign(pae(payload))).decode())
-    data = _encoder.encode(Envelope(base64.b64encode(payload).decode(), PAYLOAD_TYPE, (signature,))) + b"\n"
+    data = dsse.sealed(QualificationStatement(dsse.STATEMENT_TYPE, subjects, PREDICATE_TYPE, predicate), key)
     assert opened(data, key.public) == predicate, "what is handed out is believed"
     return data
 
@@ -102,26 +89,10 @@ def opened(data: bytes, key: VerifyingKey) -> Predicate:
     Return what `key` signed.
 
     Raises:
-        AttestationInvalid: It is no envelope, is not signed by that key, or says something else.
+        AttestationInvalid: See `dsse.opened`; or its subjects are not the detectors that it speaks of.
     """
-    try:
-        envelope = msgspec.json.decode(data, type=Envelope)
-        payload = base64.b64decode(envelope.payload, validate=True)
-        signatures = [base64.b64decode(one.sig, validate=True) for one in envelope.signatures]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, binascii.Error, ValueError) as problem:
-        raise AttestationInvalid(f"it is no DSSE envelope: {problem}") from problem
-    if envelope.payload_type != PAYLOAD_TYPE or len(signatures) != 1 or len(data) > MAX_BYTES:
-        raise AttestationInvalid(f"it is not one signature over {PAYLOAD_TYPE}")
-    # The payload's type is part of what is signed, and its predicate's is looked at only afterwards.
-    if not key.verifies(signatures[0], pae(payload)):
-        raise AttestationInvalid(f"it is not signed by the key {key.id[:16]}")
-    try:
-        statement = msgspec.json.decode(payload, type=QualificationStatement)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:
-        raise AttestationInvalid(f"it is no qualification: {problem}") from problem
+    statement = dsse.opened(data, key, PREDICATE_TYPE, QualificationStatement)
     told = [(one.name, "sha256:" + one.digest.get("sha256", "")) for one in statement.subject]
-    if statement.predicate_type != PREDICATE_TYPE or statement.type_ != STATEMENT_TYPE:
-        raise AttestationInvalid(f"its predicate is {statement.predicate_type!r}, not {PREDICATE_TYPE}")
     if told != [(one.detector, one.code_digest) for one in statement.predicate.detectors] or not told:
         raise AttestationInvalid("its subjects are not the detectors that it speaks of")
     return statement.predicate
@@ -195,6 +166,6 @@ def _read(file: Path) -> bytes:
     except OSError as problem:
         raise AttestationInvalid(f"it cannot be opened ({problem.strerror})") from problem
     with os.fdopen(descriptor, "rb") as opened_file:
-        if seen.st_size > MAX_BYTES:
-            raise AttestationInvalid(f"it is larger than {MAX_BYTES} bytes")
-        return opened_file.read(MAX_BYTES)
+        if seen.st_size > dsse.MAX_ENVELOPE_BYTES:
+            raise AttestationInvalid(f"it is larger than {dsse.MAX_ENVELOPE_BYTES} bytes")
+        return opened_file.read(dsse.MAX_ENVELOPE_BYTES)

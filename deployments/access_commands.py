@@ -1,12 +1,7 @@
-"""
-`detector-pool access`: who may do what, and who did.
-
-What a command prints goes through its own few lines here; a token goes into a file of mode 0600 and is never printed.
-"""
+"""`detector-pool access`: who may do what, and who did. A token goes into a file of mode 0600 and is never printed."""
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deployments.options import Json, OwnKeys, PassphraseFile
+from deployments.output import print_answer, write_new
 from detectors.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,10 +37,6 @@ public-key = """
 
 access_app = typer.Typer(help="Who may do what, and who did.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-Keys = Annotated[Path, typer.Option("--keys", metavar="DIR", help="Folder of the signing key.", show_default=False)]
-PassphraseFile = Annotated[Path | None, typer.Option(help="File with the signing key's passphrase.")]
-
 
 @access_app.command("init", epilog="Example: detector-pool access init")
 def init(json: Json = False) -> None:
@@ -57,9 +50,9 @@ def init(json: Json = False) -> None:
     state.mkdir(parents=True, exist_ok=True, mode=0o700)
     key = SigningKey.load_or_create(keys, _passphrase(None))
     text = HEADER.format(user=_toml_key(os_user({}).name), key=key.public.pem().decode())
-    _write_new(file, text.encode())
+    write_new(file, text.encode(), mode=0o600)
     shown = {"policy": str(file), "digest": Policy.read(file).digest, "issuer_keys": str(keys)}
-    _answer(shown, f"{file}\nthe issuer's key lies in {keys}", json=json)
+    print_answer(shown, [str(file), f"the issuer's key lies in {keys}"], json=json)
 
 
 @access_app.command("policy", epilog="Example: detector-pool access policy --json")
@@ -71,7 +64,7 @@ def policy_command(json: Json = False) -> None:
     policy = installed.policy
     if policy is None:
         told = installed.decide("administer", "policy").reason
-        _answer({"policy": None, "digest": None, "default": told}, f"no policy file: {told}", json=json)
+        print_answer({"policy": None, "digest": None, "default": told}, [f"no policy file: {told}"], json=json)
         return
     file = policy.file
     shown: dict[str, Any] = {
@@ -84,7 +77,7 @@ def policy_command(json: Json = False) -> None:
         found = [{"name": one.name, "roles": sorted(one.roles), "key": one.key("").id} for one in holders]
         shown[f"{kind}s"] = found
         lines += [f"{kind} {one['name']}: {', '.join(one['roles'])} (key {one['key'][:16]})" for one in found]
-    _answer(shown, "\n".join([*lines, "", policy.rules.text.strip()]), json=json)
+    print_answer(shown, [*lines, "", *policy.rules.text.strip().splitlines()], json=json)
 
 
 @access_app.command("check", epilog="Example: detector-pool access check --action run --target ruff --tree src")
@@ -117,7 +110,7 @@ def check(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by 
         "allowed": found.allowed, "reason": found.reason, "rules": list(found.rules), "who": dict(asked.caller()),
     }  # fmt: skip
     who = f"{asked.identity.kind} {asked.identity.name} ({', '.join(sorted(asked.identity.roles)) or 'no roles'})"
-    _answer(shown, f"{'allowed' if found.allowed else 'DENIED'}: {who}: {found.reason}", json=json)
+    print_answer(shown, [f"{'allowed' if found.allowed else 'DENIED'}: {who}: {found.reason}"], json=json)
     raise typer.Exit(0 if found.allowed else 1)
 
 
@@ -142,9 +135,9 @@ def token(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by 
     if key is None:
         raise UsageError(f"there is no issuer's key in {place}; give --keys, or begin with `access init`")
     text = issue_token(key, policy, subject, frozenset(role), _seconds(lifetime))
-    _write_new(output, text.encode() + b"\n")
+    write_new(output, text.encode() + b"\n", mode=0o600)
     shown = {"token_file": str(output), "subject": subject, "roles": sorted(role), "key": key.public.id}
-    _answer(shown, f"{output}: {subject} as {', '.join(sorted(role))} for {lifetime}", json=json)
+    print_answer(shown, [f"{output}: {subject} as {', '.join(sorted(role))} for {lifetime}"], json=json)
 
 
 @access_app.command("key", epilog="Example: detector-pool access key /etc/detector-pool/nightly")
@@ -158,7 +151,8 @@ def key_command(
 
     public = SigningKey.load_or_create(folder, _passphrase(passphrase_file)).public
     pem = public.pem().decode()
-    _answer({"key": public.id, "public_key": pem}, f'# key {public.id}\npublic-key = """\n{pem}"""', json=json)
+    lines = [f"# key {public.id}", 'public-key = """', *pem.splitlines(), '"""']
+    print_answer({"key": public.id, "public_key": pem}, lines, json=json)
 
 
 @access_app.command(
@@ -166,7 +160,7 @@ def key_command(
 )
 def request(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
     deployment: Annotated[str, typer.Argument(metavar="FLOW/DEPLOYMENT", show_default=False)],
-    keys: Keys,
+    keys: OwnKeys,
     parameter: Annotated[
         list[str] | None, typer.Option("--parameter", "-p", metavar="NAME=JSON", help="Of the run; repeated.")
     ] = None,
@@ -182,7 +176,7 @@ def request(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option b
         raise UsageError(f"there is no key in {keys}; make one with `access key`, and put it under [[requesters]]")
     key = SigningKey.load_or_create(keys, _passphrase(passphrase_file))
     signed = sign_request(key, _policy(), deployment, _parameters(parameter or []), _seconds(lifetime))
-    _answer({"request": signed}, signed, json=json)
+    print_answer({"request": signed}, [signed], json=json)
 
 
 @access_app.command("review", epilog="Example: detector-pool audit export --ledger DIR | detector-pool access review -")
@@ -202,8 +196,8 @@ def review(
     with opened as lines:
         found = review_of(installed.policy, iter(lambda: lines.readline(MAX_LINE_BYTES + 1), b""))
     rows = [line for one in found.people for line in _reviewed(one)]
-    text = "\n".join([*rows, f"{found.records} records, {len(found.people)} people"])
-    _answer(msgspec.to_builtins(found), text, json=json)
+    rows.append(f"{found.records} records, {len(found.people)} people")
+    print_answer(msgspec.to_builtins(found), rows, json=json)
     raise typer.Exit(1 if any(one.stale for one in found.people) else 0)
 
 
@@ -275,18 +269,6 @@ def _parameters(given: list[str]) -> dict[str, Any]:
     return parameters
 
 
-def _write_new(file: Path, data: bytes) -> None:
-    """Write a file of mode 0600 that was not there."""
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except FileExistsError as problem:
-        raise UsageError(f"{file} exists; name a new file, or edit this one") from problem
-    except OSError as problem:
-        raise UsageError(f"{file} cannot be written: {problem.strerror}") from problem
-    with os.fdopen(descriptor, "wb") as opened:
-        opened.write(data)
-
-
 def _toml_key(name: str) -> str:
     import msgspec
 
@@ -295,17 +277,3 @@ def _toml_key(name: str) -> str:
 
 def _counted(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items())) or "nothing"
-
-
-def _answer(shown: Mapping[str, Any], text: str, *, json: bool) -> None:
-    import msgspec
-
-    data = msgspec.json.encode(shown) if json else "".join(_plain(text)).encode("utf-8", "backslashreplace")
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data + b"\n")
-    sys.stdout.buffer.flush()
-
-
-def _plain(text: str) -> str:
-    """Escape control characters but line ends: a name in a ledger must not drive the terminal."""
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -1,8 +1,8 @@
 """
 `detector-pool audit`: the ledger's commands.
 
-They start before a user notices: each imports what it needs and nothing else. What they print goes through the command
-line's own door; what they end with is the ledger's own exit codes.
+They start before a user notices: each imports what it needs and nothing else. What they end with is the ledger's own
+exit codes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from deployments.options import Checkpoint, Json, PassphraseFile, PublicKey
+from deployments.output import print_answer, print_bytes
 from detectors.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from compliance.ledger_verify import Verdict
     from deployments.settings import Settings
 
-__all__ = ["audit_app", "print_answer"]
+__all__ = ["audit_app"]
 
 READ_BYTES = 1 << 16
 MAX_LINE_BYTES = 1 << 21
@@ -38,8 +40,6 @@ LedgerFolder = Annotated[Path, typer.Option("--ledger", metavar="DIR", help="The
 Keys = Annotated[
     Path | None, typer.Option("--keys", metavar="DIR", help="Folder of the signing key, never in the ledger's.")
 ]
-PassphraseFile = Annotated[Path | None, typer.Option(help="File with the passphrase.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 @audit_app.command("init", epilog="Example: detector-pool audit init --ledger audit/ledger")
@@ -64,7 +64,7 @@ def init(
         "checkpoint": opened.note.decode(),
     }  # fmt: skip
     text = f"{opened.origin}\nkeep elsewhere: {place / 'public-key.pem'}, and what `audit checkpoint` prints"
-    print_answer(shown, text, json=json)
+    print_answer(shown, text.splitlines(), json=json)
 
 
 @audit_app.command("append", epilog='Example: echo \'{"type": "note"}\' | detector-pool audit append --ledger DIR')
@@ -81,7 +81,7 @@ def append(
         for events, problem in _events():
             if events:
                 receipt = opened.append_all(events)
-                _print(b"".join(b'{"index":%d}\n' % index for index in receipt.indices))
+                print_bytes(b"".join(b'{"index":%d}\n' % index for index in receipt.indices))
             if problem is not None:
                 raise UsageError(problem)
 
@@ -97,7 +97,7 @@ def show(
     """Show what a ledger is, or one record, or the proof that it is there."""
     if index is None:
         shown = _summary(ledger)
-        print_answer(shown, "\n".join(f"{name}: {value}" for name, value in shown.items()), json=json)
+        print_answer(shown, [f"{name}: {value}" for name, value in shown.items()], json=json)
         return
     import msgspec
 
@@ -105,9 +105,9 @@ def show(
 
     try:
         if proof:
-            _print(msgspec.json.encode(prove(ledger, index)) + b"\n")
+            print_bytes(msgspec.json.encode(prove(ledger, index)) + b"\n")
         else:
-            _print(read_record(ledger, index, _settings(passphrase_file, needed=True, ledger=ledger)[1]))
+            print_bytes(read_record(ledger, index, _settings(passphrase_file, needed=True, ledger=ledger)[1]))
     except IndexError as problem:
         raise UsageError(f"the ledger {ledger} has no record {index}; `audit show` says which it has") from problem
 
@@ -115,13 +115,8 @@ def show(
 @audit_app.command("verify", epilog="Example: detector-pool audit verify --ledger DIR --public-key auditors-copy.pem")
 def verify(
     ledger: LedgerFolder,
-    checkpoint: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A checkpoint kept elsewhere; shows what was cut or rolled back."),
-    ] = None,
-    public_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The key that you trust, kept elsewhere: PEM or verifier key.")
-    ] = None,
+    checkpoint: Checkpoint = None,
+    public_key: PublicKey = None,
     passphrase_file: PassphraseFile = None,
     json: Json = False,
 ) -> None:
@@ -142,7 +137,7 @@ def verify(
     else:
         at = "" if verdict.first_bad_index is None else f" at record {verdict.first_bad_index}"
         text = f"{verdict.verdict.upper()}{at}: {verdict.problem}"
-    print_answer(msgspec.to_builtins(verdict), text, json=json)
+    print_answer(msgspec.to_builtins(verdict), text.splitlines(), json=json)
     raise typer.Exit(verdict.exit_code)
 
 
@@ -166,7 +161,7 @@ def recover(
         if receipt is None
         else f"{torn_bytes} bytes that were never acknowledged are cut; record {receipt.index} says so"
     )
-    print_answer(shown, text, json=json)
+    print_answer(shown, text.splitlines(), json=json)
 
 
 @audit_app.command("checkpoint", epilog="Example: detector-pool audit checkpoint --ledger DIR > elsewhere/checkpoint")
@@ -177,9 +172,9 @@ def checkpoint(ledger: LedgerFolder, json: Json = False) -> None:
 
     note = last_chain(read_genesis(str(ledger))).head
     if json:
-        print_answer({"checkpoint": note.decode()}, "", json=True)
+        print_answer({"checkpoint": note.decode()}, (), json=True)
     else:
-        _print(note)
+        print_bytes(note)
 
 
 @audit_app.command("export", epilog="Example: detector-pool audit export --ledger DIR --proofs > events.jsonl")
@@ -197,7 +192,7 @@ def export(
     from compliance.ledger_export import export as export_ledger
 
     _, passphrase = _settings(passphrase_file, needed=True, ledger=ledger)
-    verdict = export_ledger(ledger, passphrase, _print, proofs=proofs)
+    verdict = export_ledger(ledger, passphrase, print_bytes, proofs=proofs)
     if not verdict.ok:
         _say(f"{verdict.verdict}: {verdict.problem}")
 
@@ -225,7 +220,7 @@ def rotate(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by
         "public_key": str(place / "public-key.pem"),
         "checkpoint": receipt.checkpoint.decode(),
     }
-    print_answer(shown, f"record {receipt.index}; the new public key is {place / 'public-key.pem'}", json=json)
+    print_answer(shown, [f"record {receipt.index}; the new public key is {place / 'public-key.pem'}"], json=json)
 
 
 @audit_app.command("retain", epilog="Example: detector-pool audit retain --ledger DIR --keep-days 400")
@@ -267,7 +262,7 @@ def retain(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by
         f"{done.index} says so, and the ledger begins with record {done.records.stop} under the checkpoint\n"
         f"{done.checkpoint.decode().rstrip()}"
     )
-    print_answer(shown, text, json=json)
+    print_answer(shown, text.splitlines(), json=json)
 
 
 def _retained(verdict: Verdict, trust: str) -> str:
@@ -374,22 +369,6 @@ def _summary(ledger: Path) -> dict[str, Any]:
         "kdf": f"{chain.epoch.kdf} {chain.epoch.rounds}",
         "torn_bytes": sum(cut.size_bytes for cut in chain.torn),
     }
-
-
-def print_answer(shown: Mapping[str, Any], text: str, *, json: bool) -> None:
-    """Print one JSON object, or the text."""
-    if json:
-        import msgspec
-
-        _print(msgspec.json.encode(shown) + b"\n")
-    else:
-        _print((text + "\n").encode("utf-8", "backslashreplace"))
-
-
-def _print(data: bytes) -> None:
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
 
 
 def _say(message: str) -> None:

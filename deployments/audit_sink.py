@@ -20,8 +20,6 @@ from detectors.errors import ConfigurationError
 
 __all__ = ["PoolAuditSink"]
 
-PASSPHRASE = "passphrase"  # noqa: S105  # a file's name
-
 
 class PoolAuditSink(LedgerAuditSink):
     """
@@ -49,7 +47,7 @@ def _settings(_home: str | None) -> Settings:
 
 
 def _passphrase(settings: Settings, ledger: Path, keys: Path) -> bytes:
-    file = keys / PASSPHRASE
+    file = keys / "passphrase"
     if file.is_file():
         return Settings.read(passphrase_file=file).passphrase or b""
     if settings.passphrase is not None:

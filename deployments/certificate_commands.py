@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from deployments.options import Json
+from deployments.output import print_answer
 
 __all__ = ["certificates_app", "default_folder"]
 
@@ -21,7 +23,6 @@ Hosts = Annotated[
     list[str] | None, typer.Option("--host", help="Name or address where scheduler and workers serve; repeated.")
 ]
 Days = Annotated[float, typer.Option("--days", help="How long certificates last, 90 at most.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 def default_folder() -> Path:
@@ -67,17 +68,12 @@ def _show(folder: Path, *, json: bool) -> int:
 
     found = look(folder)
     usable = all(one.problem is None for one in found)
-    if json:
-        shown: dict[str, Any] = {"ok": usable, "folder": str(folder), "certificates": msgspec.to_builtins(found)}
-        data = msgspec.json.encode(shown)
-    else:
-        lines = [
-            f"{one.problem.upper() if one.problem else 'ok'} {one.role} until {one.not_after}: {one.subject}\n"
-            f"   names {', '.join(one.names) or 'none'}\n   sha256 {one.fingerprint}"
-            for one in found
+    lines = [str(folder)]
+    for one in found:
+        lines += [
+            f"{one.problem.upper() if one.problem else 'ok'} {one.role} until {one.not_after}: {one.subject}",
+            f"   names {', '.join(one.names) or 'none'}",
+            f"   sha256 {one.fingerprint}",
         ]
-        data = "\n".join([str(folder), *lines]).encode("utf-8", "backslashreplace")
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data + b"\n")
-    sys.stdout.buffer.flush()
+    print_answer({"ok": usable, "folder": str(folder), "certificates": msgspec.to_builtins(found)}, lines, json=json)
     return 0 if usable else 1

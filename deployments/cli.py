@@ -25,6 +25,8 @@ from deployments.certificate_commands import certificates_app
 from deployments.compliance_commands import run_audit_command
 from deployments.doors import guarded
 from deployments.evidence_commands import Quality, evidence_app, ledger_place, refuse_existing, scan_with_evidence
+from deployments.options import Json, PassphraseFile
+from deployments.output import plain, print_bytes
 from deployments.qualification_commands import QUALIFY_EXAMPLE, agreement_command, qualify_command
 from deployments.waiver_commands import waiver_app
 from detectors.errors import DetectorPoolError, UsageError
@@ -73,8 +75,6 @@ detectors_app.command("agreement", epilog="Example: detector-pool detectors agre
 run_app.command(
     "audit", epilog="Example: detector-pool run audit --ledger audit/ledger --evidence evidence --checkpoint kept/note"
 )(run_audit_command)
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 def _choice(value: str, allowed: tuple[str, ...], option: str) -> str:
@@ -128,7 +128,7 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     trust_tree: Annotated[
         bool, typer.Option("--trust-tree", help="Take that from the scanned tree's own pyproject.toml.")
     ] = False,
-    passphrase_file: Annotated[Path | None, typer.Option(help="File with the passphrase of key and ledger.")] = None,
+    passphrase_file: PassphraseFile = None,
     validate: Annotated[
         bool, typer.Option("--validate", help="Hold the run's own tables against Great Expectations.")
     ] = False,
@@ -411,7 +411,7 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
             region, mark = item.finding.region, " (suppressed)" if item.suppressed else ""
             mark += f" (waived by {item.waiver})" if item.waived else ""
             place = f"{item.path}:{region.start_line}:{region.start_column}"
-            parts.append(_plain(f"{place}: {item.finding.level}: {item.finding.message} [{item.finding.rule}]{mark}"))
+            parts.append(plain(f"{place}: {item.finding.level}: {item.finding.message} [{item.finding.rule}]{mark}"))
     counts: Counter[tuple[str, str, str]] = Counter()
     muted: Counter[tuple[str, str, str]] = Counter()
     for item in run.findings:
@@ -419,19 +419,19 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
         counts[key] += 1
         muted[key] += item.suppressed
     if counts:
-        rows = [(*map(_plain, key), str(counts[key]), str(muted[key] or "")) for key in sorted(counts)]
+        rows = [(*map(plain, key), str(counts[key]), str(muted[key] or "")) for key in sorted(counts)]
         parts.append(_table(("detector", "rule", "level", "findings", "suppressed"), rows))
     if run.not_analysed:
         parts.append(f"not analysed ({len(run.not_analysed)}):")
         for entry in run.not_analysed[:SHOWN_NOT_ANALYSED]:
             who = f" by {entry.detector}" if entry.detector else ""
-            parts.append(_plain(f"  {entry.path}{who}: {entry.reason}" + (f": {entry.detail}" if entry.detail else "")))
+            parts.append(plain(f"  {entry.path}{who}: {entry.reason}" + (f": {entry.detail}" if entry.detail else "")))
         if len(run.not_analysed) > SHOWN_NOT_ANALYSED:
             parts.append(f"  … and {len(run.not_analysed) - SHOWN_NOT_ANALYSED} more (--json lists all)")
     hidden = sum(entry.files for entry in run.excluded)
     if hidden:
         parts.append(f"out of scope: {hidden} files (--no-ignore scans what .gitignore hides)")
-    parts += [_plain(f"warning: {problem}") for problem in run.problems]
+    parts += [plain(f"warning: {problem}") for problem in run.problems]
     source = "all from the cache" if run.planned and run.cached == run.planned else f"{run.cached} from the cache"
     parts.append(
         f"{len(run.files)} files, {run.planned} units: {run.executed} executed, {source}; "
@@ -442,10 +442,10 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
         without, with_them = open_counts(run)
         parts.append(f"open findings: {with_them} with waivers, {without} without ({len(run.waivers)} waivers given)")
     for one in run.qualifications:
-        parts.append(_plain(f"{one.detector} {one.version}: {one.state}" + (f", {one.problem}" if one.problem else "")))
+        parts.append(plain(f"{one.detector} {one.version}: {one.state}" + (f", {one.problem}" if one.problem else "")))
     for table in run.validated:
         told = f"validated {table.table}: {table.outcome}, {table.rows} rows, {table.checks} expectations"
-        parts.append(_plain("; ".join((told, *table.problems))))
+        parts.append(plain("; ".join((told, *table.problems))))
     if not run.whole:
         parts.append("THIS RUN IS NOT WHOLE: see the warnings above")
     return ("\n".join(parts) + "\n").encode("utf-8", "backslashreplace")
@@ -473,7 +473,7 @@ def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _print_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:
-    _write(_table(header, rows).encode("utf-8", "backslashreplace") + b"\n", None)
+    print_bytes(_table(header, rows).encode("utf-8", "backslashreplace") + b"\n")
 
 
 @contextlib.contextmanager
@@ -538,11 +538,6 @@ def _described(entry: dict[str, Any]) -> Iterator[str]:
         yield f"missing: {entry['missing']}"
 
 
-def _plain(text: str) -> str:
-    """Escape control characters: a file name must not drive the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 def _write(data: bytes, output: Path | None) -> None:
     if output is not None:
         try:
@@ -550,23 +545,21 @@ def _write(data: bytes, output: Path | None) -> None:
         except OSError as problem:
             raise UsageError(f"--output {output} cannot be written: {problem.strerror}") from problem
         return
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    print_bytes(data)
 
 
 def _write_json(value: object) -> None:
     import msgspec
 
-    _write(msgspec.json.encode(value) + b"\n", None)
+    print_bytes(msgspec.json.encode(value) + b"\n")
 
 
 def _say(message: str) -> None:
-    sys.stderr.write(_plain(message) + "\n")
+    sys.stderr.write(plain(message) + "\n")
 
 
 def _say_out(message: str) -> None:
-    _write((_plain(message) + "\n").encode("utf-8", "backslashreplace"), None)
+    print_bytes((plain(message) + "\n").encode("utf-8", "backslashreplace"))
 
 
 if __name__ == "__main__":

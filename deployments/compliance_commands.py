@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from deployments.options import Checkpoint, Json, PublicKey
+from deployments.output import print_answer
+
 if TYPE_CHECKING:
     from compliance.defense_compliance_monitor import ComplianceReport
     from deployments.settings import Settings
@@ -72,11 +75,8 @@ def print_report(report: ComplianceReport, *, json: bool) -> None:
     """Print a report: one JSON object, or tables."""
     import msgspec
 
-    if json:
-        shown: dict[str, Any] = msgspec.to_builtins(report.score)
-        controls = [msgspec.to_builtins(one) for one in report.controls]
-        _print(msgspec.json.encode({**shown, "controls": controls, "not_analysed": report.not_analysed}) + b"\n")
-        return
+    score: dict[str, Any] = msgspec.to_builtins(report.score)
+    controls = [msgspec.to_builtins(one) for one in report.controls]
     lines = [f"{'rule':5}{'checked':>9}{'violating':>11}{'score':>10}{'strict':>10}"]
     for name, of in report.score.rules.items():
         figures = f"{of.checked:>9}{of.violations:>11}{_per_cent(of.score):>10}{_per_cent(of.strict_score):>10}"
@@ -89,8 +89,8 @@ def print_report(report: ComplianceReport, *, json: bool) -> None:
         held = sum(one.ok for one in report.controls)
         assert held <= len(report.controls), "some of all"
         lines.append(f"{held} of {len(report.controls)} operational controls hold")
-    _print(_plain_lines(lines))
-    if report.not_analysed:
+    print_answer({**score, "controls": controls, "not_analysed": report.not_analysed}, lines, json=json)
+    if report.not_analysed and not json:
         _ = sys.stderr.write(f"{report.not_analysed} files were not analysed and are in no figure\n")
 
 
@@ -100,13 +100,9 @@ def run_audit_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter a
         Path | None, typer.Option(metavar="DIR", help="Folder that holds a folder of evidence for each run.")
     ] = None,
     last: Annotated[int, typer.Option(metavar="N", min=1, help="How many of the newest runs are verified.")] = 10,
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A checkpoint of the ledger, kept elsewhere.")
-    ] = None,
-    public_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The key that you trust, kept elsewhere.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    checkpoint: Checkpoint = None,
+    public_key: PublicKey = None,
+    json: Json = False,
 ) -> None:
     """
     Verify the ledger and the evidence of the last runs, as a Prefect flow; what does not hold raises an alert.
@@ -127,18 +123,14 @@ def run_audit_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter a
         )
     assert report.verified or not report.ok, "where nothing was verified, nothing holds"
     assert all(one.problem for one in report.verified if not one.ok), "what does not hold has a reason"
-    if json:
-        import msgspec
+    import msgspec
 
-        shown = [msgspec.to_builtins(one) for one in report.verified]
-        verdict = None if report.ledger is None else msgspec.to_builtins(report.ledger)
-        _print(msgspec.json.encode({"ok": report.ok, "verified": shown, "ledger": verdict}) + b"\n")
-    else:
-        _print(_plain_lines(
-            f"{'ok  ' if one.ok else 'FAIL'} {one.what}{'' if one.anchored else ' (not anchored)'}"
-            + (f": {one.problem}" if one.problem else "")
-            for one in report.verified
-        ))  # fmt: skip
+    lines = [
+        f"{'ok  ' if one.ok else 'FAIL'} {one.what}{'' if one.anchored else ' (not anchored)'}"
+        + (f": {one.problem}" if one.problem else "")
+        for one in report.verified
+    ]
+    print_answer({"ok": report.ok, **msgspec.to_builtins(report)}, lines, json=json)
     raise typer.Exit(HOLDS if report.ok else FAILS)
 
 
@@ -147,17 +139,3 @@ def _per_cent(value: float | None) -> str:
         return "none"
     assert 0 <= value <= 100, "per cent"
     return f"{value:.1f} %"
-
-
-def _plain_lines(lines: Any) -> bytes:
-    """Escape control characters: a file name must not drive the terminal."""
-    escaped = ["".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line) for line in lines]
-    assert all(line.isprintable() for line in escaped), "nothing drives the terminal"
-    return ("\n".join(escaped) + "\n").encode("utf-8", "backslashreplace")
-
-
-def _print(data: bytes) -> None:
-    assert data.endswith(b"\n"), "whole lines"
-    sys.stdout.flush()
-    _ = sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()

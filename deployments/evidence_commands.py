@@ -1,8 +1,4 @@
-"""
-`detector-pool evidence`: what an auditor runs, and what `scan --evidence` needs of settings, keys and ledger.
-
-What they print goes through the command line's own doors.
-"""
+"""`detector-pool evidence`: what an auditor runs, and what `scan --evidence` needs of settings, keys and ledger."""
 
 from __future__ import annotations
 
@@ -12,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from deployments.audit_commands import print_answer
+from deployments.options import Checkpoint, Json, PassphraseFile, PublicKey
+from deployments.output import print_answer, write_new
 from detectors.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,22 +38,18 @@ def _evidence() -> None:
 )
 def evidence_verify(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The evidence folder.")],
-    public_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The key that you trust, kept elsewhere (PEM).")
-    ] = None,
+    public_key: PublicKey = None,
     ledger: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The ledger; must hold what the folder's checkpoint says.")
     ] = None,
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A checkpoint of the ledger, kept elsewhere.")
-    ] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    checkpoint: Checkpoint = None,
+    json: Json = False,
 ) -> None:
     """Check every file of an evidence folder, offline, against its attestation, its ledger's checkpoint and anchors."""
     from compliance.evidence_verify import verify
 
     verdict = verify(folder, public_key, ledger=ledger, checkpoint=checkpoint)
-    print_answer(_shown(verdict), "\n".join(_lines(verdict)), json=json)
+    print_answer(_shown(verdict), _lines(verdict), json=json)
     raise typer.Exit(HOLDS if verdict.ok else FAILS)
 
 
@@ -73,20 +66,18 @@ def evidence_reperform(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter 
     seed: Annotated[str, typer.Option(help="Any text, chosen after the evidence was made; decides the sample.")],
     sample: Annotated[int, typer.Option(help="How many pairs of file and detector are run again.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="New file for the signed statement.")],
-    public_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The key that you trust, kept elsewhere (PEM).")
-    ] = None,
+    public_key: PublicKey = None,
     cluster: Annotated[str, typer.Option(help="local for processes of their own, inline for this one.")] = "local",
     workers: Annotated[int | None, typer.Option(help="How many at once; the processors when absent.")] = None,
-    passphrase_file: Annotated[Path | None, typer.Option(help="File with the passphrase of your own key.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    passphrase_file: PassphraseFile = None,
+    json: Json = False,
 ) -> None:
     """
     Run a sample of a run again on the same sources, without cache, and sign whether it gave the same.
 
     Exit codes: 0 the same, 1 something differs or the evidence does not verify, 2 other sources, detectors or usage.
     """
-    from compliance.assurance_statement import read_evidence, refuse_existing_file, write_new
+    from compliance.assurance_statement import read_evidence, refuse_existing_file
     from compliance.reperformance import Asked, reperform, statement_of
 
     refuse_existing_file(output, [folder])
@@ -121,7 +112,7 @@ def evidence_reperform(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter 
         ],
         "statement": str(output),
     }
-    print_answer(shown, "\n".join(map(_plain, lines)), json=json)
+    print_answer(shown, lines, json=json)
     raise typer.Exit(FAILS if told.different else HOLDS)
 
 
@@ -133,18 +124,16 @@ def evidence_carry(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an o
     earlier: Annotated[Path, typer.Argument(metavar="A", help="Evidence of the earlier release.")],
     later: Annotated[Path, typer.Argument(metavar="B", help="Evidence of the later release.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="New file for the signed statement.")],
-    public_key: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The key that you trust, kept elsewhere (PEM).")
-    ] = None,
-    passphrase_file: Annotated[Path | None, typer.Option(help="File with the passphrase of your own key.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+    public_key: PublicKey = None,
+    passphrase_file: PassphraseFile = None,
+    json: Json = False,
 ) -> None:
     """
     Sign which part of release B the evidence of release A holds for, and what was done anew.
 
     Exit codes: 0 done, 1 the runs contradict each other or evidence does not verify, 2 a record says too little, usage.
     """
-    from compliance.assurance_statement import read_evidence, refuse_existing_file, write_new
+    from compliance.assurance_statement import read_evidence, refuse_existing_file
     from compliance.carry_forward import carry, statement_of
     from detectors.access import require
 
@@ -171,7 +160,7 @@ def evidence_carry(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an o
         "whole_tree_rules": told.whole_tree_rules,
         "statement": str(output),
     }
-    print_answer(shown, "\n".join(map(_plain, lines)), json=json)
+    print_answer(shown, lines, json=json)
     raise typer.Exit(FAILS if told.contradictions else HOLDS)
 
 
@@ -268,11 +257,6 @@ def scan_with_evidence(  # noqa: PLR0917  # p10: ignore[R10] called as the flow'
     return recorded_scan(options, trail, seal, progress, judge=quality.judged)
 
 
-def _plain(text: str) -> str:
-    """Escape control characters: the name of a file that was slipped in must not drive the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
 def _shown(verdict: Verdict) -> Mapping[str, Any]:
     return {
         "ok": verdict.ok,
@@ -286,7 +270,7 @@ def _shown(verdict: Verdict) -> Mapping[str, Any]:
 
 def _lines(verdict: Verdict) -> list[str]:
     lines = [
-        _plain(f"{'ok  ' if check.ok else 'FAIL'} {check.file}" + (f": {check.problem}" if check.problem else ""))
+        f"{'ok  ' if check.ok else 'FAIL'} {check.file}" + (f": {check.problem}" if check.problem else "")
         for check in verdict.checked
     ]
     if verdict.ledger is not None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from deployments.audit_commands import print_answer
+from deployments.options import Json, PassphraseFile
+from deployments.output import print_answer, write_new
 from detectors.errors import UsageError
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ QUALIFY_EXAMPLE = (
     "Example: detector-pool detectors qualify bandit --corpus tests/corpus/found --sources .demo/sources "
     "--output qualifications/bandit.intoto.jsonl"
 )
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 def qualify_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
@@ -41,7 +40,7 @@ def qualify_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an 
     fail_under_recall: Annotated[
         float | None, typer.Option(help="Sign nothing and exit with 1 if a detector's recall (0 to 1) is lower.")
     ] = None,
-    passphrase_file: Annotated[Path | None, typer.Option(help="File with the signing key's passphrase.")] = None,
+    passphrase_file: PassphraseFile = None,
     json: Json = False,
 ) -> None:
     """Measure recall and precision of detectors on judged real code and on mutants of it; sign what came out."""
@@ -69,13 +68,13 @@ def qualify_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an 
         lines.append(f"NOTHING IS SIGNED: recall under {fail_under_recall}: {', '.join(low)}")
     else:
         today = datetime.datetime.now(datetime.UTC).date()
-        _write(output, sealed(trials, sealed_corpus, key, today, days))
+        write_new(output, sealed(trials, sealed_corpus, key, today, days))
         lines.append(f"{output}: signed by {key.public.id[:16]}, holds for {days} days")
     shown = {
         "signed": not low, "detectors": msgspec.to_builtins(trials), "corpus": msgspec.to_builtins(sealed_corpus),
         "refused": low,
     }  # fmt: skip
-    print_answer(shown, "\n".join(lines), json=json)
+    print_answer(shown, lines, json=json)
     raise typer.Exit(TOO_LOW if low else DONE)
 
 
@@ -101,9 +100,9 @@ def agreement_command(
         kappa = "none (both say the same of all files)" if one.kappa is None else f"{one.kappa:.3f}"
         lines.append(f"{one.question}: {one.first} and {one.second}, {one.files} files: kappa {kappa}; "
                      f"both {one.both}, neither {one.neither}, one of them {len(one.disagreements)}")  # fmt: skip
-        lines += [f"  {_plain(each.path)}:{','.join(map(str, each.lines))} by {each.by}" for each in one.disagreements]
-    text = "\n".join(lines) or "no two detectors of one question ran"
-    print_answer({"agreements": msgspec.to_builtins(found)}, text, json=json)
+        lines += [f"  {each.path}:{','.join(map(str, each.lines))} by {each.by}" for each in one.disagreements]
+    shown = {"agreements": msgspec.to_builtins(found)}
+    print_answer(shown, lines or ["no two detectors of one question ran"], json=json)
 
 
 def _is_low(trial: Trial, least: float | None) -> bool:
@@ -123,16 +122,3 @@ def _share(share: Share) -> str:
         return "unknown"
     assert share.count > 0, "a share is of something"
     return f"{share.good}/{share.count} = {share.value:.3f} (95 % Wilson {share.low:.3f} to {share.high:.3f})"
-
-
-def _write(file: Path, data: bytes) -> None:
-    try:
-        with file.open("xb") as opened:
-            opened.write(data)
-    except OSError as problem:
-        raise UsageError(f"--output {file} cannot be written: {problem.strerror}") from problem
-
-
-def _plain(text: str) -> str:
-    """Escape control characters: a file name must not drive the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

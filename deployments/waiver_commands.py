@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import datetime
-import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from deployments.audit_commands import print_answer
+from deployments.options import Json, OwnKeys, PassphraseFile
+from deployments.output import print_answer, write_new
 from detectors.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,10 +24,6 @@ ALL_BELIEVED, SOME_REFUSED = 0, 1
 
 waiver_app = typer.Typer(help="Findings that two persons let pass, until a day.", no_args_is_help=True)
 
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
-Keys = Annotated[Path, typer.Option("--keys", metavar="DIR", help="Folder of your signing key.", show_default=False)]
-PassphraseFile = Annotated[Path | None, typer.Option(help="File with the signing key's passphrase.")]
-
 
 @waiver_app.command(
     "create",
@@ -40,7 +36,7 @@ def create(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by
     control: Annotated[str, typer.Option(help="Under which, such as SI-10.", show_default=False)],
     until: Annotated[str, typer.Option(metavar="DATE", help="Last day, such as 2027-01-31.", show_default=False)],
     output: Annotated[Path, typer.Option("--output", "-o", help="New file, *.json.", show_default=False)],
-    keys: Keys,
+    keys: OwnKeys,
     findings: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Output of `scan --json`: shows rule and path of each.")
     ] = None,
@@ -58,15 +54,15 @@ def create(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by
     terms = Terms(FORMAT, policy.file.audience, named, reason, control, today.isoformat(), until, "")
     data = sign_terms(key, policy, terms)
     waiver = opened(data, policy, output.name, today, ("",), draft=True)
-    _write_new(output, data)
+    write_new(output, data)
     _recorded("waiver.created", waiver, waiver.author)
-    print_answer(_shown(output.name, waiver), f"{output}: {_line(waiver)}; not approved yet", json=json)
+    print_answer(_shown(output.name, waiver), [f"{output}: {_line(waiver)}; not approved yet"], json=json)
 
 
 @waiver_app.command("approve", epilog="Example: detector-pool waiver approve waivers/bound.json --keys me")
 def approve_command(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `waiver create` wrote.", show_default=False)],
-    keys: Keys,
+    keys: OwnKeys,
     passphrase_file: PassphraseFile = None,
     json: Json = False,
 ) -> None:
@@ -82,9 +78,9 @@ def approve_command(
     # Recorded first: an approval that counts and that no ledger knows must not be.
     _recorded("waiver.approved", waiver, waiver.approver)
     draft = file.with_name(f".{file.name}.approved")
-    _write_new(draft, data)
+    write_new(draft, data)
     draft.replace(file)
-    print_answer(_shown(file.name, waiver), f"{file}: {_line(waiver)}", json=json)
+    print_answer(_shown(file.name, waiver), [f"{file}: {_line(waiver)}"], json=json)
 
 
 @waiver_app.command("list", epilog="Example: detector-pool waiver list waivers")
@@ -112,7 +108,7 @@ def list_command(
         lines.append(f"valid {name}: {_line(waiver)}")
     refused = sum(one["state"] == "refused" for one in shown)
     lines.append(f"{len(shown)} waivers, {refused} refused")
-    print_answer({"waivers": shown}, "\n".join(map(_plain, lines)), json=json)
+    print_answer({"waivers": shown}, lines, json=json)
     raise typer.Exit(SOME_REFUSED if refused else ALL_BELIEVED)
 
 
@@ -132,7 +128,7 @@ def _line(waiver: Waiver) -> str:
     assert named, "a waiver is of something"
     approved = f", approved by {waiver.approver}" if waiver.approver else ""
     told = f"waiver {waiver.id} by {waiver.author}{approved} until {terms.until} under {terms.control}: {terms.reason}"
-    return _plain("; ".join([told, *named]))
+    return "; ".join([told, *named])
 
 
 def _shown_findings(fingerprints: list[str], file: Path | None) -> list[WaivedFinding]:
@@ -194,22 +190,3 @@ def _key(folder: Path, passphrase_file: Path | None) -> SigningKey:
 
 def _today() -> datetime.date:
     return datetime.datetime.now(datetime.UTC).date()
-
-
-def _write_new(file: Path, data: bytes) -> None:
-    """Write a file that was not there."""
-    try:
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
-    except FileExistsError as problem:
-        raise UsageError(f"{file} exists; name a new file") from problem
-    except OSError as problem:
-        raise UsageError(f"{file} cannot be written: {problem.strerror}") from problem
-    with os.fdopen(descriptor, "wb") as opened:
-        opened.write(data)
-        opened.flush()
-        os.fsync(opened.fileno())
-
-
-def _plain(text: str) -> str:
-    """Escape control characters: a waiver's reason must not drive the terminal."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

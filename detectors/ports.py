@@ -80,7 +80,7 @@ Action = Literal["run", "register", "read", "verify", "administer", "waive", "ap
 class AccessPolicy(Protocol):
     """Says who may do what; asked once for each detector of a call, never for each execution."""
 
-    def denial(self, action: Action, target: str, roles: frozenset[str], tree: str = "") -> str | None:
+    def denial(self, action: Action, target: str, roles: frozenset[str], tree: str = "", /) -> str | None:
         """
         Decide on one action of whoever runs this process.
 

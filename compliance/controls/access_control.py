@@ -30,7 +30,7 @@ DOORS: dict[str, Door] = {
 class _RolePolicy:
     """Lets nobody register `trial-unregistered`, and execute only what names no role."""
 
-    def denial(self, action: Action, target: str, roles: frozenset[str], tree: str = "") -> str | None:  # noqa: ARG002  # the protocol's
+    def denial(self, action: Action, target: str, roles: frozenset[str], _tree: str = "", /) -> str | None:
         """Say why not."""
         assert action in ("register", "run"), "the trial opens no store"
         assert target.startswith("trial-"), "it is asked about the trial's own detectors only"

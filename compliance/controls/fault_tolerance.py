@@ -106,7 +106,7 @@ class FaultTolerance(Control):
             healed = pool.execute_detector("trial-outage").ok
             if healed or time.monotonic() - mended_s > PATIENCE_S:
                 break
-            time.sleep(RESET_S / 10)
+            time.sleep(RESET_S / 10)  # the breaker's pause passes by the clock alone
         state = pool.get_pool_metrics()["detectors"]["trial-outage"]["breaker"]["state"]
         assert isinstance(state, str), "a state has a name"
         yield Observation(

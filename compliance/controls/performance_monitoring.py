@@ -22,7 +22,7 @@ CURE = 120
 
 def _naps(number: int) -> int:
     assert -BAD <= number < CURE, "the trial asks for no other"
-    time.sleep(NAP_S)
+    time.sleep(NAP_S)  # the trial's work: seconds that are known beforehand
     if number < 0:
         raise ValueError("a negative number")
     return number

@@ -30,7 +30,7 @@ def overrun(seconds: float, folder: str) -> int:
     assert Path(folder).is_dir(), "who runs is noted in it"
     child = subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({seconds})"])
     Path(folder, "pids").write_text(f"{os.getpid()} {child.pid}")
-    time.sleep(seconds)
+    time.sleep(seconds)  # the trial's work: it overruns
     return child.wait()
 
 

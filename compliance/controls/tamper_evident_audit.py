@@ -42,7 +42,7 @@ class _LedgerSink:
 class _NotThatOne:
     """Denies the execution of one detector."""
 
-    def denial(self, action: Action, target: str, roles: frozenset[str], tree: str = "") -> str | None:  # noqa: ARG002  # the protocol's
+    def denial(self, action: Action, target: str, _roles: frozenset[str], _tree: str = "", /) -> str | None:
         """Say why not."""
         assert action in ("register", "run"), "the trial opens no store"
         assert target.startswith("trial-"), "it is asked about the trial's own detectors only"

@@ -13,7 +13,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from compliance import attestation
+from compliance import attestation, dsse
 from compliance.attestation import LedgerReference, NoLedger, Subject
 from compliance.errors import AttestationInvalid
 from compliance.signing import SigningKey
@@ -37,7 +37,7 @@ def statement(envelope: bytes) -> dict[str, Any]:
 
 def test_pre_authentication_encoding_is_that_of_the_specification() -> None:
     """The example of the DSSE protocol's own text."""
-    assert attestation.pae(b"hello world", "http://example.com/HelloWorld") == (
+    assert dsse.pae(b"hello world", "http://example.com/HelloWorld") == (
         b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
     )
 

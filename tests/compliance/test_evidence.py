@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from compliance import attestation
+from compliance import dsse
 from compliance.errors import EvidenceError, EvidenceExists, KeyUnusable
 from compliance.evidence import collect, verify
 from compliance.signing import SigningKey
@@ -151,7 +151,7 @@ def _resealed(folder: Path, key: SigningKey, edit: Callable[[bytes], bytes]) -> 
     envelope = json.loads(file.read_text())
     payload = edit(base64.b64decode(envelope["payload"]))
     envelope["payload"] = base64.b64encode(payload).decode()
-    envelope["signatures"][0]["sig"] = base64.b64encode(key.sign(attestation.pae(payload))).decode()
+    envelope["signatures"][0]["sig"] = base64.b64encode(key.sign(dsse.pae(payload))).decode()
     file.write_bytes(msgspec.json.encode(envelope) + b"\n")
 
 

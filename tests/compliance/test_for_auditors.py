@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,14 +17,11 @@ from compliance.ledger_verify import last_chain
 from compliance.run_trail import RunTrail, recorded_scan
 from compliance.signing import SigningKey
 from detectors.scan import ScanOptions
+from tests.compliance.pages import DOCS, Run, commands_of, runner
 from tests.compliance.test_run_trail import place_of
 
-DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "for-auditors.md").read_text()
-DIGEST, VERIFY, LEDGER, CHECKPOINT, REPERFORM, STATEMENT, CARRY = re.findall(
-    r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL
-)
-Run = Callable[[str], subprocess.CompletedProcess[str]]
+DIGEST, VERIFY, LEDGER, CHECKPOINT, REPERFORM, STATEMENT, CARRY = commands_of(PAGE)
 
 
 @pytest.fixture(scope="module")
@@ -65,18 +60,10 @@ def room(laid_out: Path, tmp_path: Path) -> Path:
 def run(room: Path, tmp_path: Path) -> Run:
     """Run a command of the page in the auditor's own home."""
     home = tmp_path / "home"
-    environment = {
+    return runner(room, {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "DETECTOR_POOL_HOME": str(home), "HOME": str(home),
         "COVERAGE_PROCESS_START": os.environ.get("COVERAGE_PROCESS_START", ""),
-    }  # fmt: skip
-
-    def run(command: str) -> subprocess.CompletedProcess[str]:
-        shell = ["/bin/sh", "-eu", "-c", command]
-        return subprocess.run(
-            shell, cwd=room, env=environment, capture_output=True, text=True, timeout=200, check=False
-        )
-
-    return run
+    })  # fmt: skip
 
 
 def test_the_page_leads_an_auditor_from_the_folder_to_his_own_statement(run: Run, room: Path, tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from compliance.assurance_statement import opened_statement, read_evidence, write_new
-from compliance.errors import AttestationInvalid, EvidenceExists, NotReperformable
+from compliance.assurance_statement import opened_statement, read_evidence
+from compliance.errors import AttestationInvalid, NotReperformable
 from compliance.evidence import collect
 from compliance.reperformance import PREDICATE_TYPE, Asked, Reperformance, reperform, sampled, statement_of
 from compliance.signing import SigningKey, VerifyingKey
@@ -239,7 +239,3 @@ def test_a_statement_of_another_key_kind_or_content_is_refused(tree: Path, tmp_p
     ):  # fmt: skip
         with pytest.raises(AttestationInvalid):
             opened_statement(spoilt, whose, kind, Reperformance)
-    write_new(tmp_path / "s", data)
-    with pytest.raises(EvidenceExists):
-        write_new(tmp_path / "s", data)
-    assert sorted(file.name for file in tmp_path.iterdir() if file.is_file()) == ["s"]

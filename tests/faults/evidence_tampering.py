@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from compliance import verify_alone
-from compliance.attestation import pae
+from compliance.dsse import pae
 from compliance.evidence import verify
 from compliance.signing import SigningKey
 
