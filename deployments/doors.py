@@ -75,6 +75,7 @@ DOORS: Mapping[str, Door] = {
     "waiver create": Door("waive", "waivers"),
     "waiver approve": Door("approve", "waivers"),
     "waiver list": Door("read", "waivers", "folder"),
+    "validate": Door("run", "", "sources", detectors=_scored),
     "certs init": Door("administer", "certificates", "folder"),
     "certs renew": Door("administer", "certificates", "folder"),
     "certs show": Door("read", "certificates", "folder"),
@@ -126,5 +127,5 @@ def _ask(door: Door, parameters: Mapping[str, Any]) -> None:
         return
     assert door.detectors is not None, "a door without a store runs detectors"
     trees = parameters[door.folder or "paths"]
-    listed = trees if isinstance(trees, (list, tuple)) else [trees]
+    listed = trees if isinstance(trees, (list, tuple)) else [] if trees is None else [trees]
     require_detectors(map(Path, listed), door.detectors(parameters), door="command")

@@ -44,7 +44,7 @@ class Extent:
 
     files: int = 120
     side_s: float = 0.5
-    pairs: int = 12
+    pairs: int = 10
 
 
 QUICK = Extent(files=24, side_s=0.2, pairs=4)

@@ -25,7 +25,7 @@ __all__ = ["AnswersFromTheCache", "ManyASecond", "MemoryStaysFlat", "UsesTheProc
 RATE_AIM, RATE_CALLS, RATE_RUNS = 20_000, 20_000, 5
 BUSY_AIM_PER_CENT = 95.0
 MEMORY_AIM_MB = 300.0
-MEMORY_TRIAL = Trial(executions=24_000, blocks=24)
+MEMORY_TRIAL = Trial(executions=60_000, blocks=30)
 HIT_AIM_PER_CENT = 99.0
 SCANNED = ("power-of-ten-c", "power-of-ten-python", "ruff")
 

@@ -20,11 +20,11 @@ from detectors.ports import Figure, Workplace
 
 __all__ = ["BadNeighbours", "DamagedCache", "KilledProcesses"]
 
-KILLED_EVERY = 5
-"""Each fifth unit kills its process at the first try."""
+KILLED_EVERY = 10
+"""Each tenth unit kills its process at the first try."""
 AGAIN = RetryPolicy(attempts=3, base_s=0.001, cap_s=0.01, on=(IsolatedCrash,))
 HANGS_S, LIMIT_S = 60.0, 0.5
-DAMAGES = 20
+DAMAGES = 12
 
 
 def killed_once(path: str, language: Language, mark: str) -> list[str]:
@@ -45,7 +45,7 @@ class KilledProcesses:
     title: ClassVar[str] = "killed processes cost no finding"
 
     def measure(self, workplace: Workplace) -> Iterator[Figure]:
-        """Let each fifth unit kill its process, and compare with a run without faults."""
+        """Let each tenth unit kill its process, and compare with a run without faults."""
         files = source_files(workplace.sources, workplace.files)
         calm = [file_findings(*file) for file in files]
         marks = [
@@ -112,7 +112,7 @@ class DamagedCache:
 
     def measure(self, workplace: Workplace) -> Iterator[Figure]:
         """Keep results on disk, damage the store in many ways, and ask again each time."""
-        files = source_files(workplace.sources, max(2, workplace.files // 4))
+        files = source_files(workplace.sources, max(2, workplace.files // 8))
         calm = [file_findings(*file) for file in files]
         folder = workplace.folder / "cache"
         chooser = random.Random(9)  # noqa: S311  # a reproducible sample, no secret
