@@ -34,6 +34,10 @@ APPLICATION_ID = 0x45445031
 DETERMINISTIC: frozenset[Reason] = frozenset({"header-missing", "parse-error", "too-large"})
 """Reasons that the file's bytes and its closure alone decide; such answers are as good as any and may be kept."""
 ROWS_A_QUERY = 500
+OF_THE_DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+"""A full or failing disk, which may happen to any run; what else hinders opening is a folder that was named wrongly."""
+PRIMARY_CODE = 0xFF
+"""The low byte of SQLite's extended result codes."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS result (
@@ -138,6 +142,11 @@ class ResultCache:
         try:
             self._connection = self._connect(str(self._path))
         except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorcode & PRIMARY_CODE in OF_THE_DISK:
+                self._connection = self._connect(":memory:")
+                self._path = None
+                self.warnings.append(f"the cache {folder} cannot be used ({problem}); this run keeps its own")
+                return
             raise UsageError(
                 f"the cache {self._path} cannot be opened: {problem}; name another with --cache"
             ) from problem

@@ -7,14 +7,15 @@ A trend is there when the Mann-Kendall test says so with a probability of at mos
 is a leak when the slope (Theil-Sen) is at least that of one small object forgotten by each execution. Read are resident
 memory, which sees what any library keeps, and on request what Python's allocator traces, which names the lines.
 
-Sources: H. B. Mann, "Nonparametric Tests Against Trend", Econometrica 13(3), 1945; H. Theil, "A Rank-Invariant Method of
-Linear and Polynomial Regression Analysis", 1950; P. K. Sen, JASA 63(324), 1968.
+Sources: H. B. Mann, "Nonparametric Tests Against Trend", Econometrica 13(3), 1945; H. Theil, "A Rank-Invariant Method
+of Linear and Polynomial Regression Analysis", 1950; P. K. Sen, JASA 63(324), 1968.
 """
 
 from __future__ import annotations
 
 import gc
 import importlib
+import itertools
 import os
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from detectors.errors import DetectorPoolError, UsageError
 if TYPE_CHECKING:
     import tracemalloc
 
-__all__ = ["Growth", "MemoryTrend", "MemoryWatch", "Trial", "tried", "tried_apart", "trend_of"]
+__all__ = ["Growth", "MemoryTrend", "MemoryWatch", "Trial", "trend_of", "tried", "tried_apart"]
 
 ALLOWED_BYTES_AN_EXECUTION = 40.0
 """One object forgotten by each execution is more: CPython's smallest take 16 to 48 bytes, a result 96."""
@@ -119,7 +120,7 @@ def trend_of(executions: Sequence[int], read_bytes: Sequence[int]) -> MemoryTren
     """
     if len(executions) != len(read_bytes) or len(executions) < LEAST_READINGS:
         raise UsageError(f"a trend shows in at least {LEAST_READINGS} readings, not {len(read_bytes)}")
-    if any(later <= earlier for earlier, later in zip(executions, executions[1:], strict=False)):
+    if any(later <= earlier for earlier, later in itertools.pairwise(executions)):
         raise UsageError("memory is read against executions that rise from reading to reading")
     from scipy.stats import kendalltau, theilslopes
 
@@ -154,6 +155,12 @@ class MemoryWatch:
         self._tracing = traced
         if traced:
             tracemalloc.start()
+
+    @property
+    def readings(self) -> int:
+        """How often memory was read."""
+        assert len(self._executions) == len(self._resident), "each reading is of some executions"
+        return len(self._executions)
 
     def read(self, executions: int) -> None:
         """Read memory after so many executions; a reading without a new one is left out."""

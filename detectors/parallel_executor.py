@@ -145,8 +145,16 @@ class DaskBackend:
 
     def run(self, calls: Iterable[Call], stop: threading.Event) -> Iterator[CallResult]:
         """Yield results as they finish; on an early end the scheduler forgets what has not begun."""
+        from distributed.client import ClosedClientError, FutureCancelledError
+        from distributed.comm import CommClosedError
+
+        try:
+            yield from self._finished(calls, stop)
+        except (ClosedClientError, FutureCancelledError, CommClosedError) as problem:
+            raise ClusterLost(f"the Dask scheduler was lost: {problem}") from problem
+
+    def _finished(self, calls: Iterable[Call], stop: threading.Event) -> Iterator[CallResult]:
         from distributed import as_completed as dask_as_completed
-        from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker
 
         by_key: dict[str, tuple[Call, float]] = {}
@@ -190,8 +198,6 @@ class DaskBackend:
                         yield CallResult(
                             call, None, ClusterLost(f"{call.name} was {status}: the scheduler lost it"), 0.0
                         )
-        except FutureCancelledError as problem:
-            raise ClusterLost(f"the Dask scheduler was lost: {problem}") from problem
         finally:
             left = [future for future in futures if future.status == "pending"]
             if left:

@@ -148,9 +148,7 @@ def tried(claim: Claim, workplace: Workplace, limit_s: float = CLAIM_LIMIT_S) ->
     thread.join(limit_s)
     if thread.is_alive():
         problems.append(f"it did not end within {limit_s:g} s")
-    verdict = ClaimVerdict(
-        claim.part, claim.title, tuple(figures), "; ".join(problems), time.perf_counter() - clock
-    )
+    verdict = ClaimVerdict(claim.part, claim.title, tuple(figures), "; ".join(problems), time.perf_counter() - clock)
     assert not verdict.held or verdict.figures, "what was not measured does not hold"
     return verdict
 

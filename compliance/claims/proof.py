@@ -46,9 +46,7 @@ class ControlsHold:
             raise UsageError(f"{workplace.folder} is no folder to work in")
         # A policy of its own: what an operator has not configured yet says nothing of the product.
         policy, sink = _policy(workplace.folder / "state"), RecordedEvents()
-        with EnterpriseDetectorPool(
-            workplace.workers, audit_mode=True, audit_sink=sink, access_policy=policy
-        ) as pool:
+        with EnterpriseDetectorPool(workplace.workers, audit_mode=True, audit_sink=sink, access_policy=policy) as pool:
             results = DefenseComplianceMonitor(pool).validate_controls()
         assert results, "some were tried"
         failed = "; ".join(f"{result.id}: {result.evidence}" for result in results if not result.ok)
@@ -63,7 +61,7 @@ def _policy(state: Path) -> InstalledAccessPolicy:
     state.mkdir(mode=0o700)
     file = state / "access.toml"
     me = pwd.getpwuid(os.getuid()).pw_name
-    _ = file.write_text(f"format = 1\n[users]\n{json.dumps(me)} = [\"administrator\"]\n")
+    _ = file.write_text(f'format = 1\n[users]\n{json.dumps(me)} = ["administrator"]\n')
     file.chmod(0o600)
     policy = InstalledAccessPolicy(AccessPlaces(state, file))
     if policy.policy is None:

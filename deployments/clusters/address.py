@@ -50,6 +50,8 @@ class RunningScheduler:
                 client.get_versions(check=True)
             except ValueError as problem:
                 raise ClusterError(f"client and workers of {target} differ: {problem}") from problem
+            except (OSError, TimeoutError) as problem:
+                raise ClusterError(f"the scheduler {target} was lost: {problem}") from problem
             yield client
 
 

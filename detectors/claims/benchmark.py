@@ -14,8 +14,8 @@ from detectors.claims.overhead import busy_seconds
 from detectors.enterprise_detector_pool import DetectorConfig, EnterpriseDetectorPool
 from detectors.errors import UsageError
 from detectors.file_work import FileCall, file_findings, source_files
-from detectors.memory_leaks import Trial, tried_apart
 from detectors.measurement import mean_interval
+from detectors.memory_leaks import Trial, tried_apart
 from detectors.model import RunRecord
 from detectors.ports import Figure, Workplace
 from detectors.scan import ScanOptions, scan
@@ -143,9 +143,7 @@ class AnswersFromTheCache:
         """Scan a copy of real files cold, warm, with other workers, and after an edit of 1 % of them."""
         tree = workplace.folder / "tree"
         files = _copied(source_files(workplace.sources, workplace.files), tree)
-        options = ScanOptions(
-            (tree,), SCANNED, "inline", workplace.workers, workplace.folder / "results", ignore=False
-        )
+        options = ScanOptions((tree,), SCANNED, "inline", workplace.workers, workplace.folder / "results", ignore=False)
         cold = scan(options)
         alone = scan(ScanOptions((tree,), SCANNED, "inline", 1, ignore=False))
         same = int(cold.findings_digest == alone.findings_digest and cold.whole and alone.whole)
