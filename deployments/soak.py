@@ -397,7 +397,8 @@ def markdown(report: SoakReport) -> str:
     lines = [
         "# Soak with faults",
         "",
-        f"Made by `detector-pool benchmark soak --minutes {report.config.minutes:g} --every {report.config.every_s:g}`.",
+        f"Made by `detector-pool benchmark soak --minutes {report.config.minutes:g} --every {report.config.every_s:g}`",
+        "over C and Python of real projects; every fault and every count is in the JSON beside this page.",
         f"{report.environment.told()}.",
         "",
         f"{injected} of {len(report.faults)} faults were injected in {report.seconds / 60:.1f} minutes, one every "

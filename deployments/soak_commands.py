@@ -27,7 +27,7 @@ GRACE_S = 900.0
 SOAK_EXAMPLE = "Example: detector-pool benchmark soak --minutes 20 --output soak"
 
 
-def soak_command(
+def soak_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
     minutes: Annotated[float, typer.Option(help="For which faults are injected.")] = 20.0,
     every: Annotated[float, typer.Option(metavar="SECONDS", help="Between faults.")] = 5.0,
     sources: Annotated[

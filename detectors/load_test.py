@@ -2,8 +2,9 @@
 Load tests: arrivals that do not wait for answers, latency from the scheduled arrival, the point of saturation.
 
 The load is open: each arrival has its time beforehand, and is sent then whether or not earlier ones have answers.
-Latency runs from that scheduled time, so that a stall shows in all who had to wait for it (G. Tene calls leaving them out
-"coordinated omission"). How late the generator itself was is told beside. Quantiles are of t-digests, as the pool's.
+Latency runs from that scheduled time, so that a stall shows in all who had to wait for it (G. Tene calls leaving them
+out "coordinated omission"). How late the generator itself was is told beside it. Quantiles are of t-digests, as the
+pool's.
 """
 
 from __future__ import annotations

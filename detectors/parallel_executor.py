@@ -177,19 +177,20 @@ class DaskBackend:
                     allow_other_workers=elsewhere is not None,
                 )
             )
-        completed = dask_as_completed(  # type: ignore[no-untyped-call]
-            futures, loop=self._client.loop, with_results=True, raise_errors=False
-        )
+        # Without results: their gathering fails in Dask's own thread when the scheduler dies at that moment, and then
+        # whoever waits for the next one waits for ever.
+        completed = dask_as_completed(futures, loop=self._client.loop)  # type: ignore[no-untyped-call]
         try:
-            for future, value in completed:
+            for future in completed:
                 call, submitted = by_key.pop(future.key)
                 if stop.is_set():
                     raise KeyboardInterrupt
                 match future.status:
                     case "finished":
+                        value = future.result()
                         yield CallResult(call, value[0], None, value[1], value[2])
                     case "error":
-                        problem = value[1] if isinstance(value, tuple) else value
+                        problem = future.exception()
                         lost = isinstance(problem, KilledWorker)
                         yield CallResult(
                             call, None, WorkerLost(call.name) if lost else problem, time.monotonic() - submitted

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from detectors.errors import ClusterError, UsageError
+from detectors.errors import ClusterError, ClusterLost, UsageError
 
 __all__ = ["RunningScheduler"]
 
@@ -51,7 +51,7 @@ class RunningScheduler:
             except ValueError as problem:
                 raise ClusterError(f"client and workers of {target} differ: {problem}") from problem
             except (OSError, TimeoutError) as problem:
-                raise ClusterError(f"the scheduler {target} was lost: {problem}") from problem
+                raise ClusterLost(f"the scheduler {target} was lost: {problem}") from problem
             yield client
 
 
