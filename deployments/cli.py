@@ -21,6 +21,7 @@ import typer
 
 from deployments.access_commands import access_app
 from deployments.audit_commands import audit_app
+from deployments.benchmark_commands import benchmark_app
 from deployments.certificate_commands import certificates_app
 from deployments.compliance_commands import run_audit_command
 from deployments.doors import guarded
@@ -68,6 +69,7 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(access_app, name="access")
 app.add_typer(certificates_app, name="certs")
 app.add_typer(waiver_app, name="waiver")
+app.add_typer(benchmark_app, name="benchmark")
 detectors_app.command("qualify", epilog=QUALIFY_EXAMPLE)(qualify_command)
 detectors_app.command("agreement", epilog="Example: detector-pool detectors agreement evidence/tonight/run.json")(
     agreement_command
