@@ -18,9 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.pool_work import calibrated, nothing, spin
 from compliance.audit_sink import LedgerAuditSink
 from compliance.run_trail import LedgerPlace
+from detectors.benchmark_work import calibrated, nothing, spin
 from detectors.enterprise_detector_pool import EnterpriseDetectorPool
 from detectors.measurement import mean_interval
 

@@ -16,10 +16,10 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks.pool_work import calibrated, spin
 from compliance.defense_compliance_monitor import RealTimeComplianceMonitor
 from compliance.ledger import Ledger
 from compliance.live_record import LiveRecord
+from detectors.benchmark_work import calibrated, spin
 from detectors.enterprise_detector_pool import EnterpriseDetectorPool
 from detectors.measurement import mean_interval
 

@@ -33,7 +33,7 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.pool_work import calibrated, findings_in, nothing, spin
+from detectors.benchmark_work import calibrated, findings_in, nothing, spin
 from detectors.enterprise_detector_pool import EnterpriseDetectorPool, Isolation
 from detectors.errors import DetectorPoolError
 from detectors.measurement import mean_interval

@@ -21,6 +21,7 @@ import typer
 
 from deployments.access_commands import access_app
 from deployments.audit_commands import audit_app
+from deployments.benchmark_commands import benchmark_app
 from deployments.certificate_commands import certificates_app
 from deployments.compliance_commands import run_audit_command
 from deployments.doors import guarded
@@ -28,6 +29,7 @@ from deployments.evidence_commands import Quality, evidence_app, ledger_place, r
 from deployments.options import Json, PassphraseFile
 from deployments.output import plain, print_bytes
 from deployments.qualification_commands import QUALIFY_EXAMPLE, agreement_command, qualify_command
+from deployments.soak_commands import SOAK_EXAMPLE, soak_command
 from deployments.validation_commands import VALIDATE_EXAMPLE, validate_command
 from deployments.waiver_commands import waiver_app
 from detectors.errors import DetectorPoolError, UsageError
@@ -69,6 +71,8 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(access_app, name="access")
 app.add_typer(certificates_app, name="certs")
 app.add_typer(waiver_app, name="waiver")
+app.add_typer(benchmark_app, name="benchmark")
+benchmark_app.command("soak", epilog=SOAK_EXAMPLE)(soak_command)
 app.command("validate", epilog=VALIDATE_EXAMPLE)(validate_command)
 detectors_app.command("qualify", epilog=QUALIFY_EXAMPLE)(qualify_command)
 detectors_app.command("agreement", epilog="Example: detector-pool detectors agreement evidence/tonight/run.json")(

@@ -47,12 +47,20 @@ def _scored(_parameters: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(DETECTORS)
 
 
+def _benchmarked(_parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    from compliance.score import DETECTORS
+
+    return (*DETECTORS, "flawfinder")
+
+
 RUN = Door("run", "", detectors=_named)
 DOORS: Mapping[str, Door] = {
     "scan": RUN,
     "run scan": RUN,
     "comply": Door("run", "", detectors=_scored),
     "run comply": Door("run", "", detectors=_scored),
+    "benchmark": Door("run", "", "sources", detectors=_benchmarked),
+    "benchmark soak": Door("run", "", "sources", detectors=_benchmarked),
     "run audit": Door("verify", "ledger", "ledger"),
     "evidence verify": Door("verify", "evidence", "folder"),
     "evidence reperform": Door("verify", "evidence", "folder"),
@@ -100,11 +108,16 @@ def guarded(app: typer.Typer) -> Any:
 
 
 def commands(root: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the name (without the program's) and each command that is no group."""
+    """Yield the name (without the program's) and each command that does something."""
     level: list[tuple[str, Any]] = [("", root)]
     for _ in range(MAX_DEPTH):
         groups = [(name, command) for name, command in level if isinstance(command, TyperGroup)]
-        yield from ((name, command) for name, command in level if not isinstance(command, TyperGroup))
+        # A group that does something itself is a command, too; the program's own answers `--version` only.
+        yield from (
+            (name, command)
+            for name, command in level
+            if not isinstance(command, TyperGroup) or (command.invoke_without_command and name)
+        )
         level = [(f"{name} {word}".strip(), inner) for name, group in groups for word, inner in group.commands.items()]
     assert not level, "groups of commands are nested no deeper"
 

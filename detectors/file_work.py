@@ -14,7 +14,7 @@ from detectors.errors import UsageError
 from detectors.model import Language
 from detectors.parsing import Unparsable, parse
 
-__all__ = ["FileCall", "file_findings", "findings_in", "here", "source_files", "timed_findings"]
+__all__ = ["FileCall", "file_findings", "here", "source_files", "timed_findings"]
 
 FileCall = tuple[str, Language]
 """Path and language: the arguments of the functions below."""
@@ -83,12 +83,6 @@ def file_findings(path: str, language: Language) -> Places:
     except Unparsable:
         return list(UNPARSABLE)
     return sorted(f"{one.rule}:{one.region.start_line}:{one.region.start_column}" for one in report.findings)
-
-
-def findings_in(path: str, language: Language) -> int:
-    """Return the number of findings of `file_findings`; -1 where the file cannot be parsed."""
-    found = file_findings(path, language)
-    return -1 if found == UNPARSABLE else len(found)
 
 
 def timed_findings(path: str, language: Language) -> tuple[float, Places]:

@@ -35,6 +35,7 @@ __all__ = [
     "Comparison",
     "Environment",
     "Interval",
+    "Series",
     "compare",
     "environment",
     "mean_interval",
@@ -43,6 +44,7 @@ __all__ = [
     "pairs_needed",
     "quantile_interval",
     "ratio_interval",
+    "series",
     "share_interval",
     "steady_from",
 ]
@@ -123,6 +125,30 @@ class Comparison(msgspec.Struct, frozen=True):
     def limited(self) -> bool:
         """Whether there was time for fewer pairs than the wanted interval needs."""
         return len(self.first) < self.pairs_needed
+
+
+class Series(msgspec.Struct, frozen=True):
+    """Runs of one side, in the order in which they were run."""
+
+    values: tuple[float, ...]
+    pilot: tuple[float, ...]
+    mean: Interval
+    wanted: float
+    """Half width of the interval of the mean that was asked for, as a share."""
+    runs_needed: int
+    """By the pilot's noise."""
+    warm_up: int
+    steady: bool
+
+    def __post_init__(self) -> None:
+        assert len(self.values) == self.mean.samples, "each measured run counts"
+        assert self.warm_up <= len(self.pilot), "the warm-up is a part of the pilot"
+
+    @property
+    def limited(self) -> bool:
+        """Whether there was time for fewer runs than the wanted interval needs."""
+        assert self.values, "something was measured"
+        return len(self.values) < self.runs_needed
 
 
 class Environment(msgspec.Struct, frozen=True):
@@ -231,23 +257,64 @@ def compare(
     )  # fmt: skip
 
 
-def steady_from(*series: Sequence[float]) -> int | None:
+def series(run: Callable[[], float], *, half_width: float, budget_s: float, most_runs: int = MOST_PAIRS) -> Series:
     """
-    Return from which round on all series are steady, counted from 0; `None` where none of them says so yet.
+    Run one side as often as the wanted interval of its mean needs: pilot, a number that is fixed, and so many runs.
+
+    Args:
+        run: Does its work once, and returns the amount above 0 that counts.
+        half_width: As a share of the mean.
+        budget_s: Seconds for all of it; `LEAST_PAIRS` runs are made in any case.
+        most_runs: However much noise there is.
+
+    Raises:
+        UsageError: A wanted interval, budget or number of runs that makes no sense.
+    """
+    if not 0 < half_width < 1:
+        raise UsageError(f"half_width is a share above 0 and below 1, not {half_width}")
+    if not budget_s > 0 or most_runs < LEAST_PAIRS:
+        raise UsageError(f"a series needs time, and at least {LEAST_PAIRS} runs")
+    began = time.perf_counter()
+    pilot: list[float] = []
+    warm_up: int | None = None
+    for _ in range(MOST_PILOT):
+        _side(run, pilot)
+        if len(pilot) >= LEAST_PILOT:
+            warm_up = steady_from(pilot)
+            if warm_up is not None or time.perf_counter() - began > budget_s / 3:
+                break
+    run_s = (time.perf_counter() - began) / len(pilot)
+    calm = pilot[warm_up or 0 :]
+    needed = pairs_needed(calm, [statistics.fmean(calm)] * len(calm), half_width)
+    affordable = int((budget_s - (time.perf_counter() - began)) / max(run_s, 1e-9))
+    runs = max(LEAST_PAIRS, min(needed, affordable, most_runs))
+    values: list[float] = []
+    for _ in range(runs):
+        _side(run, values)
+    assert len(values) == runs, "no more and no fewer than was fixed"
+    return Series(
+        tuple(values), tuple(pilot), mean_interval(values), half_width, needed,
+        len(pilot) if warm_up is None else warm_up, warm_up is not None,
+    )  # fmt: skip
+
+
+def steady_from(*sides: Sequence[float]) -> int | None:
+    """
+    Return from which round on all sides are steady, counted from 0; `None` where none of them says so yet.
 
     The rule is MSER: of all truncations, that with the smallest standard error of the mean of what is left. It is
-    believed where it keeps half of the series at least; and it counts only where all that it cuts lies on one side of
+    believed where it keeps half of the rounds at least; and it counts only where all that it cuts lies on one side of
     all that it keeps, since of pure noise it would keep what happens to be alike, and make the machine look calm.
 
     Source: K. P. White, "An Effective Truncation Heuristic for Bias Reduction in Simulation Output", Simulation 69(6),
     1997.
     """
-    if not series or min(map(len, series)) < LEAST_PILOT:
+    if not sides or min(map(len, sides)) < LEAST_PILOT:
         raise UsageError(f"a steady state is looked for in at least {LEAST_PILOT} values")
-    latest = max(_truncated(values) for values in series)
-    assert latest < min(map(len, series)), "something is left"
+    latest = max(_truncated(values) for values in sides)
+    assert latest < min(map(len, sides)), "something is left"
     assert latest >= 0, "rounds are counted from 0"
-    return latest if latest <= min(map(len, series)) // 2 else None
+    return latest if latest <= min(map(len, sides)) // 2 else None
 
 
 def pairs_needed(first: Sequence[float], second: Sequence[float], half_width: float) -> int:
@@ -398,11 +465,15 @@ def _round(number: int, *sides: tuple[Callable[[], float], list[float]]) -> None
     """Run each side once; who goes first alternates."""
     assert len(sides) == 2, "a pair has two sides"
     for run, seen in sides if number % 2 == 0 else reversed(sides):
-        amount = run()
-        assert math.isfinite(amount), "an amount is a number"
-        if not amount > 0:
-            raise UsageError(f"a run that is measured returns an amount above 0, not {amount}")
-        seen.append(amount)
+        _side(run, seen)
+
+
+def _side(run: Callable[[], float], seen: list[float]) -> None:
+    amount = run()
+    assert math.isfinite(amount), "an amount is a number"
+    if not amount > 0:
+        raise UsageError(f"a run that is measured returns an amount above 0, not {amount}")
+    seen.append(amount)
 
 
 def _truncated(values: Sequence[float]) -> int:

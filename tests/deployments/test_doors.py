@@ -42,6 +42,7 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "run scan": ("{none}", "--detectors", "ruff", "--fail-on", "nonsense"),
     "comply": ("{none}",),
     "run comply": ("{none}", "--config", "{none}"),
+    "benchmark": ("--sources", "{none}"),
     "run audit": ("--evidence", "{none}", "--checkpoint", "{none}"),
     "audit init": ("--ledger", "{none}-new"),
     "evidence verify": ("{none}",),
