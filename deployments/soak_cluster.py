@@ -136,7 +136,7 @@ async def _serve(part: str, port: int, folder: Path) -> None:
     from deployments.mutual_tls import from_folder
 
     if part == "scheduler":
-        async with Scheduler(  # type: ignore[no-untyped-call]
+        async with Scheduler(
             protocol="tls://", host=LOOPBACK, port=port, security=from_folder(folder, "scheduler"), dashboard=False,
             dashboard_address=f"{LOOPBACK}:0",
         ) as scheduler:  # fmt: skip
@@ -148,7 +148,7 @@ async def _serve(part: str, port: int, folder: Path) -> None:
         f"tls://{LOOPBACK}:{port}", host=LOOPBACK, protocol="tls://", nthreads=1,
         security=from_folder(folder, "worker"), dashboard=False, dashboard_address=f"{LOOPBACK}:0",
     ) as worker:  # fmt: skip
-        await worker.finished()  # type: ignore[no-untyped-call]
+        await worker.finished()
 
 
 def main(arguments: list[str]) -> int:

@@ -55,7 +55,7 @@ def soak_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     taken = [file for file in files if file.exists()]
     if taken:
         raise UsageError(f"{taken[0]} exists; name a new --output")
-    named = tuple(str(folder.resolve()) for folder in sources or ())
+    named = tuple(map(str, sources or ()))  # relative ones hold: the soak runs in this process's folder
     report = run_apart(SoakConfig(minutes, every, named, workers=workers, seed=seed))
     encoded, page = msgspec.json.format(msgspec.json.encode(report)) + b"\n", markdown(report)
     for file, data in zip(files, (encoded, page.encode()), strict=False):

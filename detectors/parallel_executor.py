@@ -146,7 +146,7 @@ class DaskBackend:
     def run(self, calls: Iterable[Call], stop: threading.Event) -> Iterator[CallResult]:
         """Yield results as they finish; on an early end the scheduler forgets what has not begun."""
         from distributed.client import ClosedClientError, FutureCancelledError
-        from distributed.comm import CommClosedError
+        from distributed.comm.core import CommClosedError
 
         try:
             yield from self._finished(calls, stop)
