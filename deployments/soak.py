@@ -29,6 +29,7 @@ from detectors.enterprise_detector_pool import DetectorConfig, EnterpriseDetecto
 from detectors.errors import ClusterError, DetectorPoolError, ExecutionError, UsageError
 from detectors.file_work import FileCall, file_findings, here, source_files
 from detectors.measurement import Environment, environment
+from detectors.model import RunRecord
 from detectors.parallel_executor import WorkerLost
 from detectors.scan import ScanOptions, scan
 
@@ -171,6 +172,16 @@ class _Tally:
         return tuple(made)
 
 
+_Answer = tuple[str, frozenset[tuple[str, str, str]]]
+"""Of a scan: the digest of its findings, and what was not analysed: path, detector, reason."""
+
+
+def _answer(run: RunRecord) -> _Answer:
+    found = frozenset((one.path, one.detector, str(one.reason)) for one in run.not_analysed)
+    assert len(found) <= run.planned + len(run.not_analysed), "each is of a unit, or of a file that is none"
+    return str(run.findings_digest), found
+
+
 class _Load:
     """Four loops that ask for work until they are stopped."""
 
@@ -210,8 +221,8 @@ class _Load:
         """Return the isolated processes of the pools that are there now."""
         return [pid for pool in tuple(self._pools) for pid in pool.get_pool_metrics()["processes"]["pids"]]
 
-    def _planted(self, files: Sequence[FileCall]) -> Iterator[tuple[Path, str, str]]:
-        """Make trees of real files; yield each with its digests without faults, by tools and by rules alone."""
+    def _planted(self, files: Sequence[FileCall]) -> Iterator[tuple[Path, _Answer, _Answer]]:
+        """Make trees of real files; yield each with its answers without faults, by tools and by rules alone."""
         for number in range(TREES):
             tree = self._folder / f"tree-{number}"
             tree.mkdir()
@@ -220,7 +231,7 @@ class _Load:
             runs = [scan(ScanOptions((tree,), names, "inline", self._workers)) for names in (TOOLS, RULES)]
             if not all(run.whole and run.findings for run in runs):
                 raise UsageError(f"{tree} cannot be scanned without faults: {runs[0].problems}")
-            yield tree, str(runs[0].findings_digest), str(runs[1].findings_digest)
+            yield tree, _answer(runs[0]), _answer(runs[1])
 
     def _until_stopped(self, kind: str, job: Callable[[str], None]) -> None:
         for _ in range(1 << 32):
@@ -292,10 +303,12 @@ class _Load:
             self.tally.end(kind, "declared", words=repr(problem))
             return
         told = f"{entry[0].name}, use_cache={use_cache}: "
-        if run.not_analysed or not run.whole:
-            words = "; ".join([*map(str, run.not_analysed[:2]), *run.problems[:2]])
+        expected: _Answer = entry[place]
+        unforeseen = _answer(run)[1] - expected[1]
+        if unforeseen or not run.whole:
+            words = "; ".join([*map(str, sorted(unforeseen)[:2]), *run.problems[:2]])
             self.tally.end(kind, "declared", words=told + words)
-        elif run.findings_digest != entry[place]:
+        elif _answer(run) != expected:
             self.tally.end(kind, "wrong", words=f"{told}{len(run.findings)} findings, digest {run.findings_digest}")
         else:
             self.tally.end(kind, "right")

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-import msgspec
 import pytest
 
 from compliance.claims.proof import AlteredEvidence, ControlsHold, OwnCodeKeepsTheRules
@@ -51,18 +50,14 @@ def workplace(tmp_path: Path) -> Workplace:
     return Workplace(folder, (sources,), 2, 12, 0.05, 2)
 
 
-def _wrong_value(patch: pytest.MonkeyPatch) -> None:
-    """Answers of threads lose what they found."""
-    right = Runner.run
+def _disorder(patch: pytest.MonkeyPatch) -> None:
+    """Results of a stream come in another order."""
+    right = EnterpriseDetectorPool.execute_stream
 
-    def wrong(self: Runner, chunk: Any) -> Any:
-        right(self, chunk)
-        for unit in chunk.units:
-            result = chunk.job.results[unit]
-            if result is not None and result.ok:
-                chunk.job.results[unit] = msgspec.structs.replace(result, value=None)
+    def wrong(self: EnterpriseDetectorPool, *rest: Any) -> Iterator[Any]:
+        yield from list(right(self, *rest))[::-1]
 
-    patch.setattr(Runner, "run", wrong)
+    patch.setattr(EnterpriseDetectorPool, "execute_stream", wrong)
 
 
 def _one_lost(patch: pytest.MonkeyPatch) -> None:
@@ -131,7 +126,7 @@ def _verifies_all(patch: pytest.MonkeyPatch) -> None:
 
 
 BROKEN: tuple[tuple[type[Any], Callable[[pytest.MonkeyPatch], None]], ...] = (
-    (AnswersRightly, _wrong_value),
+    (AnswersRightly, _disorder),
     (AnswersRightly, _one_lost),
     (ManyAtOnce, _one_lost),
     (CostsLittle, _slow),
