@@ -73,7 +73,6 @@ app.add_typer(certificates_app, name="certs")
 app.add_typer(waiver_app, name="waiver")
 app.add_typer(benchmark_app, name="benchmark")
 benchmark_app.command("soak", epilog=SOAK_EXAMPLE)(soak_command)
-app.command("validate", epilog=VALIDATE_EXAMPLE)(validate_command)
 detectors_app.command("qualify", epilog=QUALIFY_EXAMPLE)(qualify_command)
 detectors_app.command("agreement", epilog="Example: detector-pool detectors agreement evidence/tonight/run.json")(
     agreement_command
@@ -292,6 +291,9 @@ def doctor(json: Json = False) -> None:
         rows = [("ok" if check.ok else "MEND", check.what, check.seen, check.mend) for check in checks]
         _print_table(("", "what", "seen", "what to do"), rows)
     raise typer.Exit(CLEAN if all(check.ok for check in checks) else FINDINGS)
+
+
+app.command("validate", epilog=VALIDATE_EXAMPLE)(validate_command)
 
 
 @app.callback(invoke_without_command=True)

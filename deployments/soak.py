@@ -303,7 +303,7 @@ class _Load:
             self.tally.end(kind, "declared", words=repr(problem))
             return
         told = f"{entry[0].name}, use_cache={use_cache}: "
-        expected: _Answer = entry[place]
+        expected = entry[1] if place == 1 else entry[2]
         unforeseen = _answer(run)[1] - expected[1]
         if unforeseen or not run.whole:
             words = "; ".join([*map(str, sorted(unforeseen)[:2]), *run.problems[:2]])
