@@ -22,6 +22,7 @@ MET, MISSED = 0, 1
 SOURCES = Path(".demo/sources")
 BENCHMARK_EXAMPLE = "Example: detector-pool benchmark --quick --output benchmark/tonight"
 PEERS_S, GROWTH_S = 480.0, 3_000.0
+PEERS = ("pre-commit==4.7.0", "codechecker==6.29.1")
 
 benchmark_app = typer.Typer(invoke_without_command=True)
 
@@ -65,6 +66,101 @@ def benchmark_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter a
     raise typer.Exit(MISSED if missed or run.regressions else MET)
 
 
+@benchmark_app.command("peers", epilog="Example: detector-pool benchmark peers --install --table docs/benchmarks.md")
+def peers_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
+    sources: Sources = SOURCES,
+    output: Output = None,
+    workers: Workers = None,
+    table: Table = None,
+    install: Annotated[
+        bool, typer.Option("--install", help="Install pre-commit and CodeChecker for it, from your package index.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """
+    Run the same tools by other means, by turns, in some ten minutes: alone, xargs, processes, dask.bag, pre-commit.
+
+    Exit codes: 0 measured, 2 usage, 3 a peer did not do its work.
+    """
+    from detectors.dimensions.peers import peers_table
+
+    if install:
+        _install_peers()
+    run, folder = _ran("full", ("peers",), sources, output=output, workers=workers, budget_s=PEERS_S)
+    text = peers_table(run)
+    assert text.endswith("\n"), "whole lines"
+    if table is not None:
+        _into(table, "peers", text)
+    print_answer(shown_run(run), [*text.splitlines(), f"report: {folder / 'report.html'}"], json=json)
+
+
+@benchmark_app.command("growth", epilog="Example: detector-pool benchmark growth --files 1000 --files 100000")
+def growth_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
+    files: Annotated[
+        list[int] | None, typer.Option(metavar="N", min=100, help="Sizes, two at least.", show_default="1000, 10000")
+    ] = None,
+    sources: Sources = SOURCES,
+    output: Output = None,
+    workers: Workers = None,
+    table: Table = None,
+    json: Json = False,
+) -> None:
+    """
+    Scan trees of more and more files, grown from real ones: time, memory, store, fitted exponents.
+
+    Exit codes: 0 measured, 2 usage, 3 a scan did not do its work.
+    """
+    from detectors.dimensions.growth import growth_table
+
+    sizes = tuple(files or (1_000, 10_000))
+    if len(set(sizes)) < 2:
+        raise UsageError("growth is between two sizes at least; repeat --files")
+    run, folder = _ran(
+        "full", ("growth",), sources, output=output, workers=workers, budget_s=GROWTH_S, sizes=sizes
+    )  # fmt: skip
+    text = growth_table(run)
+    assert text.endswith("\n"), "whole lines"
+    if table is not None:
+        _into(table, "growth", text)
+    print_answer(shown_run(run), [*text.splitlines(), f"report: {folder / 'report.html'}"], json=json)
+
+
+def _install_peers() -> None:
+    """Make an environment for programs that we are compared with, and put it on the path of this process."""
+    import os
+    import subprocess
+
+    from deployments.settings import Settings
+
+    place = Settings.read().state / "benchmark" / "peers"
+    python = place / "bin" / "python"
+    if not python.exists():
+        made = subprocess.run([sys.executable, "-m", "venv", str(place)], capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            raise UsageError(f"no environment can be made in {place}: {made.stderr.strip()[-300:]}")
+    for peer in PEERS:
+        _say(f"installing {peer}")
+        words = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", peer]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            _say(f"{peer} does not install here: {done.stderr.strip()[-300:]}")
+    os.environ["PATH"] = f"{place / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+    assert python.exists(), "the environment is there"
+
+
+def _into(file: Path, marker: str, text: str) -> None:
+    """Put a table between its marks in a Markdown file; at the end of one that has none, or is not there."""
+    first, last = f"<!-- {marker} -->\n", f"<!-- end of {marker} -->\n"
+    try:
+        before = file.read_text("utf-8") if file.exists() else ""
+        head, found, rest = before.partition(first)
+        tail = rest.partition(last)[2] if found else ""
+        size = file.write_text(f"{head}{first}{text}{last}{tail}", "utf-8")
+    except OSError as problem:
+        raise UsageError(f"--table {file} cannot be written: {problem.strerror}") from problem
+    assert size > len(text), "marks stand around it"
+
+
 def _ran(
     mode: str,
     names: Sequence[str] | None,
@@ -73,6 +169,7 @@ def _ran(
     output: Path | None,
     workers: int | None,
     budget_s: float = 0.0,
+    sizes: tuple[int, ...] = (),
 ) -> tuple[BenchmarkRun, Path]:
     """Run a suite in a folder, and return the folder in which its result lies."""
     import hashlib
@@ -84,7 +181,7 @@ def _ran(
     settings = Settings.read()
     plan = SuitePlan(
         mode, chosen_dimensions(names), str(fetched_sources(sources).absolute()),
-        workers or len(os.sched_getaffinity(0)), budget_s=budget_s,
+        workers or len(os.sched_getaffinity(0)), budget_s=budget_s, sizes=sizes,
     )  # fmt: skip
     kept = settings.state / "benchmark"
     digest = hashlib.sha256(repr(plan).encode()).hexdigest()[:8]

@@ -50,7 +50,7 @@ def _scored(_parameters: Mapping[str, Any]) -> tuple[str, ...]:
 def _benchmarked(_parameters: Mapping[str, Any]) -> tuple[str, ...]:
     from compliance.score import DETECTORS
 
-    return (*DETECTORS, "flawfinder")
+    return (*DETECTORS, "bandit", "flawfinder", "lizard")
 
 
 RUN = Door("run", "", detectors=_named)
@@ -60,6 +60,8 @@ DOORS: Mapping[str, Door] = {
     "comply": Door("run", "", detectors=_scored),
     "run comply": Door("run", "", detectors=_scored),
     "benchmark": Door("run", "", "sources", detectors=_benchmarked),
+    "benchmark peers": Door("run", "", "sources", detectors=_benchmarked),
+    "benchmark growth": Door("run", "", "sources", detectors=_benchmarked),
     "run audit": Door("verify", "ledger", "ledger"),
     "evidence verify": Door("verify", "evidence", "folder"),
     "evidence reperform": Door("verify", "evidence", "folder"),

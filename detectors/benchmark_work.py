@@ -130,6 +130,8 @@ class Work(msgspec.Struct, frozen=True):
     workers: int
     budget_s: float
     """What the dimension may take."""
+    sizes: tuple[int, ...] = (1_000, 10_000)
+    """Files of the trees on which growth is measured."""
 
     def __post_init__(self) -> None:
         if self.workers < 1 or not self.budget_s > 0:

@@ -313,6 +313,8 @@ class SuitePlan(msgspec.Struct, frozen=True):
     machine: str = ""
     version: str = ""
     budget_s: float = 0.0
+    sizes: tuple[int, ...] = ()
+    """Files of the trees on which growth is measured."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -428,6 +430,7 @@ def _measured(name: str, plan: SuitePlan, budget_s: float, folder: Path) -> _Che
     scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=folder)).absolute()
     try:
         work = Work(Path(plan.sources), scratch, plan.workers, budget_s)
+        work = msgspec.structs.replace(work, sizes=plan.sizes) if plan.sizes else work
         for figure in dimension.measure(work):
             figures.append(figure)
     except (BenchmarkFailed, DetectorPoolError, OSError) as error:

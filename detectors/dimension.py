@@ -67,6 +67,8 @@ class CommandRun(msgspec.Struct, frozen=True):
     """Of the command and all that it waited for."""
     peak_mb: float
     """Resident, of the process itself, as last seen before it ended."""
+    own_cpu_s: float
+    """Of the process itself, as last seen before it ended."""
     output: bytes
     code: int
 
@@ -151,7 +153,7 @@ def command(
         try:
             _, status, usage = os.wait4(process.pid, 0)
         finally:
-            peak_mb = watcher.end()
+            peak_mb, own_cpu_s = watcher.end()
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         _ = output.seek(0), errors.seek(0)
@@ -161,13 +163,13 @@ def command(
         raise BenchmarkFailed(f"{' '.join(given[:3])} ended with {process.returncode}: {'; '.join(last)}")
     assert seconds > 0, "a process takes time"
     return CommandRun(
-        seconds, usage.ru_utime + usage.ru_stime, peak_mb, printed, process.returncode
+        seconds, usage.ru_utime + usage.ru_stime, peak_mb, own_cpu_s, printed, process.returncode
     )  # fmt: skip
 
 
 class _Watcher:
     """
-    Looks at the peak memory of a process, and ends it after an hour.
+    Looks at the peak memory and the processor time of a process, and ends it after an hour.
 
     The kernel's own account at the end (`ru_maxrss`) will not do: it begins with what the parent had.
     """
@@ -175,17 +177,17 @@ class _Watcher:
     def __init__(self, pid: int) -> None:
         if pid <= 0:
             raise UsageError(f"{pid} is no process")
-        self._pid, self._peak_mb = pid, 0.0
+        self._pid, self._peak_mb, self._cpu_s = pid, 0.0, 0.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
 
-    def end(self) -> float:
-        """Stop looking, and return the peak in MB."""
+    def end(self) -> tuple[float, float]:
+        """Stop looking, and return the peak in MB and seconds of its processor time."""
         self._over.set()
         self._thread.join()
-        assert self._peak_mb >= 0, "memory is none or some"
-        return self._peak_mb
+        assert min(self._peak_mb, self._cpu_s) >= 0, "what is used is none or some"
+        return self._peak_mb, self._cpu_s
 
     def _look(self) -> None:
         for _ in range(int(COMMAND_LIMIT_S / LOOK_S)):
@@ -193,6 +195,9 @@ class _Watcher:
                 text = Path(f"/proc/{self._pid}/status").read_text("ascii", "replace")
                 found = re.search(r"^VmHWM:\s+(\d+) kB", text, re.MULTILINE)
                 self._peak_mb = max(self._peak_mb, int(found.group(1)) / 1_024 if found else 0.0)
+                # After the name, which may hold spaces, in brackets: see proc(5).
+                fields = Path(f"/proc/{self._pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+                self._cpu_s = max(self._cpu_s, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
             if self._over.wait(LOOK_S):
                 return
         os.killpg(self._pid, signal.SIGKILL)
