@@ -16,7 +16,7 @@ from detectors.errors import UsageError
 if TYPE_CHECKING:
     from detectors.benchmark_record import BenchmarkRun
 
-__all__ = ["BENCHMARK_EXAMPLE", "benchmark_app", "fetched_sources", "lines_of", "shown_run"]
+__all__ = ["BENCHMARK_EXAMPLE", "benchmark_app", "fetched_sources", "lines_of", "run_benchmark_command", "shown_run"]
 
 MET, MISSED = 0, 1
 SOURCES = Path(".demo/sources")
@@ -62,6 +62,42 @@ def benchmark_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter a
     run, folder = _ran("full" if full else "quick", dimension, sources, output=output, workers=workers)
     assert run.figures or run.not_measured, "a benchmark says something of each dimension"
     print_answer(shown_run(run), [*lines_of(run), f"report: {folder / 'report.html'}"], json=json)
+    missed = any(one.verdict == "missed" for one in run.judgements())
+    raise typer.Exit(MISSED if missed or run.regressions else MET)
+
+
+def run_benchmark_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
+    quick: Annotated[bool, typer.Option("--quick", help="All dimensions in a few minutes; the default.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="All dimensions, long enough for the wanted intervals.")] = False,
+    dimension: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only these; may be repeated.", show_default=False)
+    ] = None,
+    sources: Sources = SOURCES,
+    output: Output = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """
+    Measure every figure that is aimed at, as a Prefect flow; tables, plots and the trend become artifacts.
+
+    Exit codes: 0 every aim that was measured is met, 1 one is missed or a figure worse than before, 2 usage.
+    """
+    from deployments.prefect_server import run_server
+    from deployments.settings import Settings
+
+    if quick and full:
+        raise UsageError("--quick and --full exclude each other; give one of them")
+    settings = Settings.read()
+    found = fetched_sources(sources).absolute()
+    with run_server(settings.prefect):
+        from flows.benchmark import run_benchmark_flow
+
+        run = run_benchmark_flow(
+            found, mode="full" if full else "quick", dimensions=dimension, output=output, workers=workers,
+            remembered=settings.state / "benchmark", progress=_tell,
+        )  # fmt: skip
+    assert run.figures or run.not_measured, "a benchmark says something of each dimension"
+    print_answer(shown_run(run), lines_of(run), json=json)
     missed = any(one.verdict == "missed" for one in run.judgements())
     raise typer.Exit(MISSED if missed or run.regressions else MET)
 
@@ -146,6 +182,7 @@ def _install_peers() -> None:
             _say(f"{peer} does not install here: {done.stderr.strip()[-300:]}")
     os.environ["PATH"] = f"{place / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
     assert python.exists(), "the environment is there"
+    assert os.environ["PATH"].startswith(str(place)), "its programs are found first"
 
 
 def _into(file: Path, marker: str, text: str) -> None:
@@ -158,6 +195,7 @@ def _into(file: Path, marker: str, text: str) -> None:
         size = file.write_text(f"{head}{first}{text}{last}{tail}", "utf-8")
     except OSError as problem:
         raise UsageError(f"--table {file} cannot be written: {problem.strerror}") from problem
+    assert marker, "a table has a name"
     assert size > len(text), "marks stand around it"
 
 
@@ -192,6 +230,7 @@ def _ran(
         finished = folder.with_name(f"{moment}-{run.run[:8]}")
         folder = folder.rename(finished)
     assert folder.is_dir(), "the result lies in it"
+    assert run.mode == mode, "it did what it was asked"
     return run, folder
 
 
@@ -218,6 +257,7 @@ def fetched_sources(sources: Path) -> Path:
         if done.returncode != 0:
             raise UsageError(f"{done.stderr.strip()} (or name a folder by --sources)")
     assert sources.is_dir(), "what was fetched lies there"
+    assert any(sources.iterdir()), "and is something"
     return sources
 
 
@@ -227,6 +267,7 @@ def shown_run(run: BenchmarkRun) -> dict[str, Any]:
 
     shown: dict[str, Any] = msgspec.to_builtins(run)
     assert "figures" in shown, "it is an object"
+    assert len(shown["figures"]) == len(run.figures), "every figure is in it"
     return {**shown, "aims": msgspec.to_builtins(run.judgements())}
 
 
@@ -254,6 +295,7 @@ def lines_of(run: BenchmarkRun) -> Iterator[str]:
         yield f"{name:15} not measured: {why}"
     judgements = run.judgements()
     assert judgements, "the specification has figures"
+    assert all(one.reason for one in judgements), "a verdict has a reason"
     for one in judgements:
         value = f" {number(one.interval.estimate)}" if one.interval else ""
         yield f"{one.verdict.upper():13} {one.aim.row} (aim: {one.aim.aim}):{value} {one.reason}"
@@ -264,6 +306,7 @@ def lines_of(run: BenchmarkRun) -> Iterator[str]:
 
 def _tell(stage: str, done: int, total: int) -> None:
     assert 0 <= done <= total, "some of all"
+    assert stage, "a stage has a name"
     _say(f"{stage} ({min(done + 1, total)} of {total})")
 
 

@@ -21,7 +21,7 @@ import typer
 
 from deployments.access_commands import access_app
 from deployments.audit_commands import audit_app
-from deployments.benchmark_commands import benchmark_app
+from deployments.benchmark_commands import benchmark_app, run_benchmark_command
 from deployments.certificate_commands import certificates_app
 from deployments.compliance_commands import run_audit_command
 from deployments.doors import guarded
@@ -74,6 +74,7 @@ detectors_app.command("qualify", epilog=QUALIFY_EXAMPLE)(qualify_command)
 detectors_app.command("agreement", epilog="Example: detector-pool detectors agreement evidence/tonight/run.json")(
     agreement_command
 )
+run_app.command("benchmark", epilog="Example: detector-pool run benchmark --quick")(run_benchmark_command)
 run_app.command(
     "audit", epilog="Example: detector-pool run audit --ledger audit/ledger --evidence evidence --checkpoint kept/note"
 )(run_audit_command)

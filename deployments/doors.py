@@ -62,6 +62,7 @@ DOORS: Mapping[str, Door] = {
     "benchmark": Door("run", "", "sources", detectors=_benchmarked),
     "benchmark peers": Door("run", "", "sources", detectors=_benchmarked),
     "benchmark growth": Door("run", "", "sources", detectors=_benchmarked),
+    "run benchmark": Door("run", "", "sources", detectors=_benchmarked),
     "run audit": Door("verify", "ledger", "ledger"),
     "evidence verify": Door("verify", "evidence", "folder"),
     "evidence reperform": Door("verify", "evidence", "folder"),

@@ -75,6 +75,7 @@ class CommandRun(msgspec.Struct, frozen=True):
     def of(self, output: bytes) -> CommandRun:
         """Return it with what it wrote in place of what it printed."""
         assert not self.output, "an answer is printed or written"
+        assert output, "what was written is not empty"
         return msgspec.structs.replace(self, output=output)
 
 
@@ -95,6 +96,7 @@ def find_dimensions() -> dict[str, Dimension]:
                     raise UsageError(f"two dimensions are called {cls.name}")
                 found[cls.name] = cls()
     assert found, "the package holds the dimensions"
+    assert all(found), "each has a name"
     assert all(dimension.share > 0 for dimension in found.values()), "each takes some time"
     return dict(sorted(found.items()))
 
@@ -104,6 +106,7 @@ def timed(run: Callable[[], object]) -> float:
     began = time.perf_counter()
     _ = run()
     spent = time.perf_counter() - began
+    assert callable(run), "what is timed is called"
     assert spent >= 0, "the clock is monotonic"
     return spent
 
@@ -118,6 +121,7 @@ def checked(results: Sequence[Any]) -> Sequence[Any]:
     failed = [result for result in results if result.error is not None]
     if failed:
         raise BenchmarkFailed(f"{len(failed)} of {len(results)} executions failed; the first: {failed[0].error}")
+    assert results, "something was executed"
     assert all(result.ok for result in results), "each has a value"
     return results
 
@@ -162,6 +166,7 @@ def command(
         last = told.decode("utf-8", "replace").strip().splitlines()[-3:]
         raise BenchmarkFailed(f"{' '.join(given[:3])} ended with {process.returncode}: {'; '.join(last)}")
     assert seconds > 0, "a process takes time"
+    assert process.returncode in codes, "it ended as was expected"
     return CommandRun(
         seconds, usage.ru_utime + usage.ru_stime, peak_mb, own_cpu_s, printed, process.returncode
     )  # fmt: skip
@@ -181,15 +186,18 @@ class _Watcher:
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
+        assert self._thread.daemon, "it never keeps this process from ending"
 
     def end(self) -> tuple[float, float]:
         """Stop looking, and return the peak in MB and seconds of its processor time."""
+        assert not self._over.is_set(), "it ends once"
         self._over.set()
         self._thread.join()
         assert min(self._peak_mb, self._cpu_s) >= 0, "what is used is none or some"
         return self._peak_mb, self._cpu_s
 
     def _look(self) -> None:
+        assert COMMAND_LIMIT_S > LOOK_S, "it looks more than once"
         for _ in range(int(COMMAND_LIMIT_S / LOOK_S)):
             with contextlib.suppress(OSError):  # it has ended
                 text = Path(f"/proc/{self._pid}/status").read_text("ascii", "replace")
@@ -209,6 +217,7 @@ def answer(run: CommandRun) -> dict[str, Any]:
         found = json.loads(run.output)
     except ValueError as problem:
         raise BenchmarkFailed(f"a command printed no JSON: {problem}") from problem
+    assert run.output, "a command that printed nothing was noticed above"
     if not isinstance(found, dict):
         raise BenchmarkFailed("a command printed JSON that is no object")
     return found

@@ -69,6 +69,7 @@ class Growth(Dimension):
 
     def _of_size(self, files: int, points: Sequence[_Point]) -> Iterator[Figure]:
         assert points, "the size was measured"
+        assert all(point.files == files for point in points), "they are of this size"
         per_file = 1_000 / files
         for name, unit, values in (
             ("cold", "s", [point.cold_s for point in points]),
@@ -88,6 +89,7 @@ def _points(work: Work, files: int) -> Iterator[_Point]:
     tree = work.tree(f"grown-{files}", files)
     repeats = next((often for most, often in sorted(REPEATS.items()) if files <= most), 1)
     assert tree.is_dir(), "a tree was grown"
+    assert repeats >= 1, "each size is scanned"
     for number in range(repeats):
         home = work.place(f"home-{files}-{number}")
         words = (

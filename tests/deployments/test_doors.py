@@ -43,6 +43,7 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "comply": ("{none}",),
     "run comply": ("{none}", "--config", "{none}"),
     "benchmark": ("--sources", "{none}"),
+    "run benchmark": ("--sources", "{none}"),
     "benchmark peers": ("--sources", "{none}"),
     "benchmark growth": ("--sources", "{none}"),
     "run audit": ("--evidence", "{none}", "--checkpoint", "{none}"),
