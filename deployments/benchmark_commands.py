@@ -16,12 +16,13 @@ from detectors.errors import UsageError
 if TYPE_CHECKING:
     from detectors.benchmark_record import BenchmarkRun
 
-__all__ = ["BENCHMARK_EXAMPLE", "benchmark_app", "fetched_sources", "lines_of", "shown_run"]
+__all__ = ["BENCHMARK_EXAMPLE", "benchmark_app", "fetched_sources", "lines_of", "run_benchmark_command", "shown_run"]
 
 MET, MISSED = 0, 1
 SOURCES = Path(".demo/sources")
 BENCHMARK_EXAMPLE = "Example: detector-pool benchmark --quick --output benchmark/tonight"
 PEERS_S, GROWTH_S = 480.0, 3_000.0
+PEERS = ("pre-commit==4.7.0", "codechecker==6.29.1")
 
 benchmark_app = typer.Typer(invoke_without_command=True)
 
@@ -65,6 +66,139 @@ def benchmark_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter a
     raise typer.Exit(MISSED if missed or run.regressions else MET)
 
 
+def run_benchmark_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
+    quick: Annotated[bool, typer.Option("--quick", help="All dimensions in a few minutes; the default.")] = False,
+    full: Annotated[bool, typer.Option("--full", help="All dimensions, long enough for the wanted intervals.")] = False,
+    dimension: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only these; may be repeated.", show_default=False)
+    ] = None,
+    sources: Sources = SOURCES,
+    output: Output = None,
+    workers: Workers = None,
+    json: Json = False,
+) -> None:
+    """
+    Measure every figure that is aimed at, as a Prefect flow; tables, plots and the trend become artifacts.
+
+    Exit codes: 0 every aim that was measured is met, 1 one is missed or a figure worse than before, 2 usage.
+    """
+    from deployments.prefect_server import run_server
+    from deployments.settings import Settings
+
+    if quick and full:
+        raise UsageError("--quick and --full exclude each other; give one of them")
+    settings = Settings.read()
+    found = fetched_sources(sources).absolute()
+    with run_server(settings.prefect):
+        from flows.benchmark import run_benchmark_flow
+
+        run = run_benchmark_flow(
+            found, mode="full" if full else "quick", dimensions=dimension, output=output, workers=workers,
+            remembered=settings.state / "benchmark", progress=_tell,
+        )  # fmt: skip
+    assert run.figures or run.not_measured, "a benchmark says something of each dimension"
+    print_answer(shown_run(run), lines_of(run), json=json)
+    missed = any(one.verdict == "missed" for one in run.judgements())
+    raise typer.Exit(MISSED if missed or run.regressions else MET)
+
+
+@benchmark_app.command("peers", epilog="Example: detector-pool benchmark peers --install --table docs/benchmarks.md")
+def peers_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
+    sources: Sources = SOURCES,
+    output: Output = None,
+    workers: Workers = None,
+    table: Table = None,
+    install: Annotated[
+        bool, typer.Option("--install", help="Install pre-commit and CodeChecker for it, from your package index.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """
+    Run the same tools by other means, by turns, in some ten minutes: alone, xargs, processes, dask.bag, pre-commit.
+
+    Exit codes: 0 measured, 2 usage, 3 a peer did not do its work.
+    """
+    from detectors.dimensions.peers import peers_table
+
+    if install:
+        _install_peers()
+    run, folder = _ran("full", ("peers",), sources, output=output, workers=workers, budget_s=PEERS_S)
+    text = peers_table(run)
+    assert text.endswith("\n"), "whole lines"
+    if table is not None:
+        _into(table, "peers", text)
+    print_answer(shown_run(run), [*text.splitlines(), f"report: {folder / 'report.html'}"], json=json)
+
+
+@benchmark_app.command("growth", epilog="Example: detector-pool benchmark growth --files 1000 --files 100000")
+def growth_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
+    files: Annotated[
+        list[int] | None, typer.Option(metavar="N", min=100, help="Sizes, two at least.", show_default="1000, 10000")
+    ] = None,
+    sources: Sources = SOURCES,
+    output: Output = None,
+    workers: Workers = None,
+    table: Table = None,
+    json: Json = False,
+) -> None:
+    """
+    Scan trees of more and more files, grown from real ones: time, memory, store, fitted exponents.
+
+    Exit codes: 0 measured, 2 usage, 3 a scan did not do its work.
+    """
+    from detectors.dimensions.growth import growth_table
+
+    sizes = tuple(files or (1_000, 10_000))
+    if len(set(sizes)) < 2:
+        raise UsageError("growth is between two sizes at least; repeat --files")
+    run, folder = _ran(
+        "full", ("growth",), sources, output=output, workers=workers, budget_s=GROWTH_S, sizes=sizes
+    )  # fmt: skip
+    text = growth_table(run)
+    assert text.endswith("\n"), "whole lines"
+    if table is not None:
+        _into(table, "growth", text)
+    print_answer(shown_run(run), [*text.splitlines(), f"report: {folder / 'report.html'}"], json=json)
+
+
+def _install_peers() -> None:
+    """Make an environment for programs that we are compared with, and put it on the path of this process."""
+    import os
+    import subprocess
+
+    from deployments.settings import Settings
+
+    place = Settings.read().state / "benchmark" / "peers"
+    python = place / "bin" / "python"
+    if not python.exists():
+        made = subprocess.run([sys.executable, "-m", "venv", str(place)], capture_output=True, text=True, check=False)
+        if made.returncode != 0:
+            raise UsageError(f"no environment can be made in {place}: {made.stderr.strip()[-300:]}")
+    for peer in PEERS:
+        _say(f"installing {peer}")
+        words = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", peer]
+        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            _say(f"{peer} does not install here: {done.stderr.strip()[-300:]}")
+    os.environ["PATH"] = f"{place / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
+    assert python.exists(), "the environment is there"
+    assert os.environ["PATH"].startswith(str(place)), "its programs are found first"
+
+
+def _into(file: Path, marker: str, text: str) -> None:
+    """Put a table between its marks in a Markdown file; at the end of one that has none, or is not there."""
+    first, last = f"<!-- {marker} -->\n", f"<!-- end of {marker} -->\n"
+    try:
+        before = file.read_text("utf-8") if file.exists() else ""
+        head, found, rest = before.partition(first)
+        tail = rest.partition(last)[2] if found else ""
+        size = file.write_text(f"{head}{first}{text}{last}{tail}", "utf-8")
+    except OSError as problem:
+        raise UsageError(f"--table {file} cannot be written: {problem.strerror}") from problem
+    assert marker, "a table has a name"
+    assert size > len(text), "marks stand around it"
+
+
 def _ran(
     mode: str,
     names: Sequence[str] | None,
@@ -73,6 +207,7 @@ def _ran(
     output: Path | None,
     workers: int | None,
     budget_s: float = 0.0,
+    sizes: tuple[int, ...] = (),
 ) -> tuple[BenchmarkRun, Path]:
     """Run a suite in a folder, and return the folder in which its result lies."""
     import hashlib
@@ -84,7 +219,7 @@ def _ran(
     settings = Settings.read()
     plan = SuitePlan(
         mode, chosen_dimensions(names), str(fetched_sources(sources).absolute()),
-        workers or len(os.sched_getaffinity(0)), budget_s=budget_s,
+        workers or len(os.sched_getaffinity(0)), budget_s=budget_s, sizes=sizes,
     )  # fmt: skip
     kept = settings.state / "benchmark"
     digest = hashlib.sha256(repr(plan).encode()).hexdigest()[:8]
@@ -95,6 +230,7 @@ def _ran(
         finished = folder.with_name(f"{moment}-{run.run[:8]}")
         folder = folder.rename(finished)
     assert folder.is_dir(), "the result lies in it"
+    assert run.mode == mode, "it did what it was asked"
     return run, folder
 
 
@@ -121,6 +257,7 @@ def fetched_sources(sources: Path) -> Path:
         if done.returncode != 0:
             raise UsageError(f"{done.stderr.strip()} (or name a folder by --sources)")
     assert sources.is_dir(), "what was fetched lies there"
+    assert any(sources.iterdir()), "and is something"
     return sources
 
 
@@ -130,6 +267,7 @@ def shown_run(run: BenchmarkRun) -> dict[str, Any]:
 
     shown: dict[str, Any] = msgspec.to_builtins(run)
     assert "figures" in shown, "it is an object"
+    assert len(shown["figures"]) == len(run.figures), "every figure is in it"
     return {**shown, "aims": msgspec.to_builtins(run.judgements())}
 
 
@@ -157,6 +295,7 @@ def lines_of(run: BenchmarkRun) -> Iterator[str]:
         yield f"{name:15} not measured: {why}"
     judgements = run.judgements()
     assert judgements, "the specification has figures"
+    assert all(one.reason for one in judgements), "a verdict has a reason"
     for one in judgements:
         value = f" {number(one.interval.estimate)}" if one.interval else ""
         yield f"{one.verdict.upper():13} {one.aim.row} (aim: {one.aim.aim}):{value} {one.reason}"
@@ -167,6 +306,7 @@ def lines_of(run: BenchmarkRun) -> Iterator[str]:
 
 def _tell(stage: str, done: int, total: int) -> None:
     assert 0 <= done <= total, "some of all"
+    assert stage, "a stage has a name"
     _say(f"{stage} ({min(done + 1, total)} of {total})")
 
 

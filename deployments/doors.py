@@ -50,7 +50,7 @@ def _scored(_parameters: Mapping[str, Any]) -> tuple[str, ...]:
 def _benchmarked(_parameters: Mapping[str, Any]) -> tuple[str, ...]:
     from compliance.score import DETECTORS
 
-    return (*DETECTORS, "flawfinder")
+    return (*DETECTORS, "bandit", "flawfinder", "lizard")
 
 
 RUN = Door("run", "", detectors=_named)
@@ -61,10 +61,16 @@ DOORS: Mapping[str, Door] = {
     "run comply": Door("run", "", detectors=_scored),
     "benchmark": Door("run", "", "sources", detectors=_benchmarked),
     "benchmark soak": Door("run", "", "sources", detectors=_benchmarked),
+    "benchmark peers": Door("run", "", "sources", detectors=_benchmarked),
+    "benchmark growth": Door("run", "", "sources", detectors=_benchmarked),
+    "run benchmark": Door("run", "", "sources", detectors=_benchmarked),
     "run audit": Door("verify", "ledger", "ledger"),
     "evidence verify": Door("verify", "evidence", "folder"),
     "evidence reperform": Door("verify", "evidence", "folder"),
     "evidence carry": Door("verify", "evidence", "later"),
+    "history runs": Door("read", "evidence", "folder"),
+    "history trend": Door("read", "evidence", "folder"),
+    "history findings": Door("read", "evidence", "folder"),
     "audit init": Door("administer", "ledger", "ledger"),
     "audit append": Door("administer", "ledger", "ledger"),
     "audit recover": Door("administer", "ledger", "ledger"),

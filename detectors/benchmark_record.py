@@ -77,10 +77,12 @@ class Figure(msgspec.Struct, frozen=True):
         assert self.name, "a figure is called something"
         assert self.dimension, "a figure is of something"
         assert any(self.samples.values()), "a figure stands on samples"
+        assert min(self.warm_up, self.far_out) >= 0, "runs are counted from 0"
 
     @property
     def worst(self) -> float:
         """The end of the interval that speaks against the figure."""
+        assert self.better in {"", "lower", "higher"}, "there are no other sides"
         if self.census or not self.better:
             return self.interval.estimate
         return self.interval.high if self.better == "lower" else self.interval.low
@@ -313,6 +315,7 @@ def history(folder: Path) -> tuple[_Remembered, ...]:
             raise FormatTooNew(str(file), one.format, FORMAT)
         found.append(one)
     assert len(found) <= MAX_RUNS, "older ones are not looked at"
+    assert all(one.format <= FORMAT for one in found), "each is understood"
     return tuple(found)
 
 
@@ -326,6 +329,7 @@ def remember(folder: Path, run: BenchmarkRun) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     line = msgspec.json.encode(entry) + b"\n"
     assert line.count(b"\n") == 1, "a run is a line"
+    assert entry.figures or not run.figures, "what was measured is remembered"
     with (folder / HISTORY).open("ab") as file:
         written = file.write(line)
     assert written == len(line), "whole"
@@ -396,6 +400,7 @@ def write_samples(run: BenchmarkRun, file: Path) -> int:
     names = ("run", "dimension", "figure", "unit", "side", "number", "amount")
     columns = list(zip(*rows, strict=True)) or [()] * len(names)
     assert len(columns) == len(names), "a column a name"
+    assert all(len(column) == len(rows) for column in columns), "a row a sample"
     table = pa.table({name: list(column) for name, column in zip(names, columns, strict=True)})
     pq.write_table(table, file)
     return len(rows)

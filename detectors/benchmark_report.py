@@ -71,6 +71,7 @@ def plots_of(run: BenchmarkRun, kind: str = "png") -> dict[str, bytes]:
     if run.profile is not None and run.profile.seconds > 0:
         drawn["flame"] = _flame(run.profile, kind)
     assert all(drawn.values()), "a plot that is drawn is an image"
+    assert len(drawn) <= 4, "there are four plots"
     return drawn
 
 
@@ -81,6 +82,7 @@ def hot_spots(profile: Frame | None) -> list[tuple[str, float, float]]:
     own: dict[str, float] = {}
     waiting = [profile]
     for frame in waiting:  # grows by the calls, of which a profile has finitely many
+        assert frame.own_seconds <= frame.seconds + 1e-9, "a part of the whole"
         own[frame.name] = own.get(frame.name, 0.0) + frame.own_seconds
         waiting += frame.calls
     ranked = sorted(own.items(), key=lambda item: -item[1])[:SHOWN_HOT_SPOTS]
@@ -101,6 +103,7 @@ def _level(figure: Figure) -> int:
     """Return the number of workers that a speed-up is of; 0 where its name tells none."""
     words = figure.name.removeprefix("speed-up-").split("-")
     assert words, "a name has words"
+    assert figure.name, "a figure is called something"
     return int(words[0]) if words[0].isdigit() else 0
 
 
@@ -113,6 +116,7 @@ def _image(chart: Any, kind: str) -> bytes:
         )
         pyplot.close(chart)
         data = file.getvalue()
+    assert kind in {"png", "svg"}, "there are no other images"
     assert data, "something was drawn"
     return data
 
@@ -142,6 +146,7 @@ def _distribution(figures: Sequence[Figure], kind: str) -> bytes:
             )  # fmt: skip
         names.append(figure.name)
     assert len(names) == len(figures), "one row each"
+    assert len(figures) <= MAX_ROWS, "no more than can be read"
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.set_xlabel("sample over its median (of pairs: both sides)")
     axes.set_xscale("log")
@@ -186,9 +191,10 @@ def _flame(profile: Frame, kind: str) -> bytes:
     waiting: list[tuple[Frame, float, int]] = [(profile, 0.0, 0)]
     depth = 0
     boxes: list[tuple[Frame, float, int]] = []
-    for frame, left, level in waiting:  # grows by the calls, of which a profile has finitely many
-        if len(boxes) >= MAX_FRAMES:
+    for _ in range(MAX_FRAMES):
+        if not waiting:
             break
+        frame, left, level = waiting.pop(0)
         boxes.append((frame, left, level))
         depth = max(depth, level)
         inner = left

@@ -68,6 +68,7 @@ def spin(rounds: int) -> int:
     value = 1
     for _ in range(rounds):
         value = zlib.crc32(BLOCK, value)
+    assert 0 <= value < 1 << 32, "a checksum has 32 bits"
     return value
 
 
@@ -110,6 +111,7 @@ def findings_in(path: str, language: Language) -> int:
 
 @functools.lru_cache(maxsize=4)
 def _rules(language: Language) -> RuleGroup:
+    assert language in LANGUAGES.values(), "there are rules for these"
     group = discover()[f"power-of-ten-{language}"]
     assert isinstance(group, RuleGroup), "the rules are a group"
     return group
@@ -130,6 +132,8 @@ class Work(msgspec.Struct, frozen=True):
     workers: int
     budget_s: float
     """What the dimension may take."""
+    sizes: tuple[int, ...] = (1_000, 10_000)
+    """Files of the trees on which growth is measured."""
 
     def __post_init__(self) -> None:
         if self.workers < 1 or not self.budget_s > 0:
@@ -157,7 +161,9 @@ class Work(msgspec.Struct, frozen=True):
     def calls(self, detector: str, most: int) -> list[DetectorConfig]:
         """Return an execution of `findings_in` under a detector's name for each of at most so many files."""
         assert detector, "a detector has a name"
-        return [(detector, (str(path), LANGUAGES[path.suffix]), {}) for path in self.files(most)]
+        chosen = self.files(most)
+        assert len(chosen) <= most, "no more than asked for"
+        return [(detector, (str(path), LANGUAGES[path.suffix]), {}) for path in chosen]
 
     def tree(self, name: str, files: int) -> Path:
         """Return a new tree below the scratch folder with this many files, all of distinct content; see `grown`."""
@@ -170,6 +176,7 @@ class Work(msgspec.Struct, frozen=True):
                 distinct[hashlib.sha256(data).digest()] = path
         made = sum(1 for _ in grown(sorted(distinct.values()), folder, files))
         assert made == files, "as many as were asked for"
+        assert folder.is_dir(), "a tree is a folder"
         return folder
 
     def place(self, name: str) -> Path:
@@ -177,6 +184,7 @@ class Work(msgspec.Struct, frozen=True):
         assert name, "a folder has a name"
         folder = self.scratch / name
         folder.mkdir(parents=True)
+        assert folder.is_absolute(), "commands run elsewhere, too"
         assert not any(folder.iterdir()), "it is new"
         return folder
 
@@ -227,11 +235,13 @@ def _renamed(data: bytes, copy: int) -> bytes:
 
     def other(match: re.Match[bytes]) -> bytes:
         word = match.group()
+        assert len(word) >= 6, "shorter words stay"
         if word not in known:
             tail = hashlib.sha256(b"%d %s" % (copy, word)).digest()
             known[word] = word[:-3] + bytes(97 + one % 26 for one in tail[:3])
         return known[word]
 
     changed = WORD.sub(other, data)
+    assert len(changed) == len(data), "its size stays"
     assert changed.count(b"\n") == data.count(b"\n"), "a line stays a line"
     return changed

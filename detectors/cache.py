@@ -48,6 +48,10 @@ CREATE TABLE IF NOT EXISTS stat (
     root TEXT NOT NULL, path BLOB NOT NULL, entry BLOB NOT NULL, PRIMARY KEY (root, path)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS timing (detector TEXT PRIMARY KEY, sums BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answered (
+    root TEXT NOT NULL, path BLOB NOT NULL, detector TEXT NOT NULL, digest TEXT NOT NULL, findings REAL NOT NULL,
+    PRIMARY KEY (root, path, detector)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS value (
     key BLOB PRIMARY KEY, value BLOB NOT NULL, checksum BLOB NOT NULL, stored REAL NOT NULL
 ) WITHOUT ROWID;
@@ -212,11 +216,15 @@ class ResultCache:
             rows.append((key, run_id, encoded, packed, _checksum(key, encoded, packed), spent, time.time()))
         self._write("INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
 
-    def known(self, root: str) -> dict[bytes, StatEntry]:
-        """Return the stat index of a root; see `snapshot.StatIndex`."""
+    def known(self, root: str, paths: Sequence[bytes] | None = None) -> dict[bytes, StatEntry]:
+        """Return the stat index of a root, or of some paths of it; see `snapshot.StatIndex`."""
         decode = msgspec.msgpack.Decoder(StatEntry).decode
         entries = {}
-        for path, entry in self._read("SELECT path, entry FROM stat WHERE root = ?", (root,)):
+        if paths is None:
+            rows: Iterable[tuple[Any, ...]] = self._read("SELECT path, entry FROM stat WHERE root = ?", (root,))
+        else:
+            rows = self._select("SELECT path, entry FROM stat WHERE root = ? AND path IN ", paths, (root,))
+        for path, entry in rows:
             try:
                 entries[path] = decode(entry)
             except msgspec.DecodeError:
@@ -228,6 +236,25 @@ class ResultCache:
         encode = msgspec.msgpack.Encoder().encode
         rows = [(root, path, encode(entry)) for path, entry in entries.items()]
         self._write("INSERT OR REPLACE INTO stat VALUES (?, ?, ?)", rows)
+
+    def answered(self, root: str) -> dict[tuple[bytes, str], tuple[Digest, float]]:
+        """Return by raw path and detector the content that was last answered for, and how much was found so far."""
+        rows = self._read("SELECT path, detector, digest, findings FROM answered WHERE root = ?", (root,))
+        return {(path, detector): (digest, findings) for path, detector, digest, findings in rows}
+
+    def remember_answered(self, root: str, answers: Iterable[tuple[bytes, str, Digest, int]]) -> None:
+        """
+        Keep which contents of a root were answered.
+
+        Args:
+            root: Absolute path.
+            answers: Raw path, detector, digest of the content, and findings; those of earlier runs count half.
+        """
+        self._write(
+            "INSERT INTO answered VALUES (?, ?, ?, ?, ?) ON CONFLICT (root, path, detector) "
+            "DO UPDATE SET digest = excluded.digest, findings = findings / 2 + excluded.findings",
+            [(root, *answer) for answer in answers],
+        )
 
     def timings(self) -> dict[str, Timing]:
         """Return the history of each detector; one of a newer release is left alone, with a warning."""
@@ -328,10 +355,11 @@ class ResultCache:
                 self._recover(problem)
                 return []
 
-    def _select(self, statement: str, keys: Sequence[bytes]) -> Iterable[tuple[Any, ...]]:
+    def _select(self, statement: str, keys: Sequence[bytes], before: tuple[str, ...] = ()) -> Iterable[tuple[Any, ...]]:
+        """Yield the rows of a statement that ends with `IN` and the keys, after `before`."""
         for start in range(0, len(keys), ROWS_A_QUERY):
             part = keys[start : start + ROWS_A_QUERY]
-            yield from self._read(f"{statement} ({','.join('?' * len(part))})", part)
+            yield from self._read(f"{statement} ({','.join('?' * len(part))})", (*before, *part))
 
     def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if not rows or not self._storing:

@@ -178,6 +178,7 @@ class ComprehensiveBenchmark:
             rates = [len(detector_configs) / one for one in seconds]
             made.append(measured(f"rate-{first}", "parallel", words, rates, unit="1/s", better="higher"))
         assert len(made) == len(levels), "one figure a level"
+        assert first >= 1, "something runs"
         return self._kept(made)
 
     def run_load_test(self, config: Any) -> Any:
@@ -248,6 +249,7 @@ class ComprehensiveBenchmark:
 
     def _run(self) -> BenchmarkRun:
         assert self._figures, "something was measured"
+        assert self._seconds, "and took time"
         return BenchmarkRun(
             uuid.uuid4().hex, "pool", self._environment, os.getloadavg()[0], dict(self._seconds),
             tuple(self._figures.values()), {},
@@ -255,14 +257,17 @@ class ComprehensiveBenchmark:
 
     def _kept(self, figures: Sequence[Figure]) -> tuple[Figure, ...]:
         assert figures, "a benchmark has figures"
+        assert len({figure.name for figure in figures}) == len(figures), "each has a name of its own"
         self._figures |= {figure.name: figure for figure in figures}
         return tuple(figures)
 
     def _clocked(self, name: str) -> _Clocked:
         assert name, "a step has a name"
+        assert all(spent >= 0 for spent in self._seconds.values()), "clocks do not run backwards"
         return _Clocked(self._seconds, name)
 
     def _seconds_at(self, configs: Sequence[DetectorConfig], level: int) -> float:
+        assert configs, "something is executed"
         assert level > 0, "something runs"
         return timed(lambda: checked(self._pool.execute_parallel(configs, max_concurrent=level)))
 
@@ -272,6 +277,7 @@ class ComprehensiveBenchmark:
         name, config = registration.name, registration.config
         configs: list[DetectorConfig] = [(name, args, dict(kwargs)) for args, kwargs in inputs]
         assert configs, "there are inputs"
+        assert workers > 0, "somebody works"
 
         def bare() -> float:
             with ThreadPoolExecutor(workers) as threads:
@@ -296,9 +302,11 @@ class _Clocked:
 
     def __enter__(self) -> None:
         self._began = time.perf_counter()
+        assert self._began > 0, "the clock runs"
 
     def __exit__(self, *_: object) -> None:
         spent = time.perf_counter() - self._began
+        assert self._began > 0, "it was entered"
         assert spent >= 0, "the clock is monotonic"
         self._seconds[self._name] = self._seconds.get(self._name, 0.0) + spent
 
@@ -313,6 +321,8 @@ class SuitePlan(msgspec.Struct, frozen=True):
     machine: str = ""
     version: str = ""
     budget_s: float = 0.0
+    sizes: tuple[int, ...] = ()
+    """Files of the trees on which growth is measured."""
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
@@ -343,6 +353,7 @@ def chosen_dimensions(names: Sequence[str] | None) -> tuple[str, ...]:
     unknown = [name for name in names if name not in found]
     if unknown or not names:
         raise UsageError(f"there is no dimension {', '.join(unknown)}; there are {', '.join(found)}")
+    assert names, "one at least"
     assert set(names) <= set(found), "each is known"
     return tuple(dict.fromkeys(names))
 
@@ -390,6 +401,7 @@ def run_suite(
         found, against = regressions(run, history(remembered))
         run = msgspec.structs.replace(run, regressions=found, held_against=against)
         remember(remembered, run)
+    assert set(done) == set(plan.dimensions), "each dimension was measured, or says why not"
     files = report_files(run, folder / "report.html")
     assert all(file.exists() for file in files), "the report stands beside the checkpoints"
     (folder / "report.json").rename(folder / RESULT)
@@ -414,6 +426,7 @@ def _opened(folder: Path, plan: SuitePlan) -> dict[str, _Checkpoint]:
     except msgspec.MsgspecError as problem:
         raise UsageError(f"{folder} holds what is no benchmark: {problem}; name another folder") from problem
     written = kept.write_bytes(msgspec.json.encode(plan))
+    assert set(done) <= set(plan.dimensions), "nothing else is taken over"
     assert written > 0, "the plan is kept"
     return done
 
@@ -428,6 +441,7 @@ def _measured(name: str, plan: SuitePlan, budget_s: float, folder: Path) -> _Che
     scratch = Path(tempfile.mkdtemp(prefix="scratch-", dir=folder)).absolute()
     try:
         work = Work(Path(plan.sources), scratch, plan.workers, budget_s)
+        work = msgspec.structs.replace(work, sizes=plan.sizes) if plan.sizes else work
         for figure in dimension.measure(work):
             figures.append(figure)
     except (BenchmarkFailed, DetectorPoolError, OSError) as error:
@@ -437,6 +451,7 @@ def _measured(name: str, plan: SuitePlan, budget_s: float, folder: Path) -> _Che
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     assert figures or problem, "a dimension has figures, or says why it has none"
+    assert all(figure.dimension for figure in figures), "each is of a dimension"
     done = _Checkpoint(time.perf_counter() - began, tuple(figures), problem, dimension.profile)
     file = folder / CHECKPOINTS / f"{name}.json"
     draft = file.with_suffix(".draft")
@@ -475,4 +490,5 @@ def report_files(run: BenchmarkRun, page: Path) -> tuple[Path, ...]:
 
 
 def _called(call: Callable[[], Any]) -> Any:
+    assert callable(call), "a call that is bound to its arguments"
     return call()

@@ -67,12 +67,15 @@ class CommandRun(msgspec.Struct, frozen=True):
     """Of the command and all that it waited for."""
     peak_mb: float
     """Resident, of the process itself, as last seen before it ended."""
+    own_cpu_s: float
+    """Of the process itself, as last seen before it ended."""
     output: bytes
     code: int
 
     def of(self, output: bytes) -> CommandRun:
         """Return it with what it wrote in place of what it printed."""
         assert not self.output, "an answer is printed or written"
+        assert output, "what was written is not empty"
         return msgspec.structs.replace(self, output=output)
 
 
@@ -93,6 +96,7 @@ def find_dimensions() -> dict[str, Dimension]:
                     raise UsageError(f"two dimensions are called {cls.name}")
                 found[cls.name] = cls()
     assert found, "the package holds the dimensions"
+    assert all(found), "each has a name"
     assert all(dimension.share > 0 for dimension in found.values()), "each takes some time"
     return dict(sorted(found.items()))
 
@@ -102,6 +106,7 @@ def timed(run: Callable[[], object]) -> float:
     began = time.perf_counter()
     _ = run()
     spent = time.perf_counter() - began
+    assert callable(run), "what is timed is called"
     assert spent >= 0, "the clock is monotonic"
     return spent
 
@@ -116,6 +121,7 @@ def checked(results: Sequence[Any]) -> Sequence[Any]:
     failed = [result for result in results if result.error is not None]
     if failed:
         raise BenchmarkFailed(f"{len(failed)} of {len(results)} executions failed; the first: {failed[0].error}")
+    assert results, "something was executed"
     assert all(result.ok for result in results), "each has a value"
     return results
 
@@ -151,7 +157,7 @@ def command(
         try:
             _, status, usage = os.wait4(process.pid, 0)
         finally:
-            peak_mb = watcher.end()
+            peak_mb, own_cpu_s = watcher.end()
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         _ = output.seek(0), errors.seek(0)
@@ -160,14 +166,15 @@ def command(
         last = told.decode("utf-8", "replace").strip().splitlines()[-3:]
         raise BenchmarkFailed(f"{' '.join(given[:3])} ended with {process.returncode}: {'; '.join(last)}")
     assert seconds > 0, "a process takes time"
+    assert process.returncode in codes, "it ended as was expected"
     return CommandRun(
-        seconds, usage.ru_utime + usage.ru_stime, peak_mb, printed, process.returncode
+        seconds, usage.ru_utime + usage.ru_stime, peak_mb, own_cpu_s, printed, process.returncode
     )  # fmt: skip
 
 
 class _Watcher:
     """
-    Looks at the peak memory of a process, and ends it after an hour.
+    Looks at the peak memory and the processor time of a process, and ends it after an hour.
 
     The kernel's own account at the end (`ru_maxrss`) will not do: it begins with what the parent had.
     """
@@ -175,24 +182,30 @@ class _Watcher:
     def __init__(self, pid: int) -> None:
         if pid <= 0:
             raise UsageError(f"{pid} is no process")
-        self._pid, self._peak_mb = pid, 0.0
+        self._pid, self._peak_mb, self._cpu_s = pid, 0.0, 0.0
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self._thread.start()
+        assert self._thread.daemon, "it never keeps this process from ending"
 
-    def end(self) -> float:
-        """Stop looking, and return the peak in MB."""
+    def end(self) -> tuple[float, float]:
+        """Stop looking, and return the peak in MB and seconds of its processor time."""
+        assert not self._over.is_set(), "it ends once"
         self._over.set()
         self._thread.join()
-        assert self._peak_mb >= 0, "memory is none or some"
-        return self._peak_mb
+        assert min(self._peak_mb, self._cpu_s) >= 0, "what is used is none or some"
+        return self._peak_mb, self._cpu_s
 
     def _look(self) -> None:
+        assert COMMAND_LIMIT_S > LOOK_S, "it looks more than once"
         for _ in range(int(COMMAND_LIMIT_S / LOOK_S)):
             with contextlib.suppress(OSError):  # it has ended
                 text = Path(f"/proc/{self._pid}/status").read_text("ascii", "replace")
                 found = re.search(r"^VmHWM:\s+(\d+) kB", text, re.MULTILINE)
                 self._peak_mb = max(self._peak_mb, int(found.group(1)) / 1_024 if found else 0.0)
+                # After the name, which may hold spaces, in brackets: see proc(5).
+                fields = Path(f"/proc/{self._pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+                self._cpu_s = max(self._cpu_s, (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK"))
             if self._over.wait(LOOK_S):
                 return
         os.killpg(self._pid, signal.SIGKILL)
@@ -204,6 +217,7 @@ def answer(run: CommandRun) -> dict[str, Any]:
         found = json.loads(run.output)
     except ValueError as problem:
         raise BenchmarkFailed(f"a command printed no JSON: {problem}") from problem
+    assert run.output, "a command that printed nothing was noticed above"
     if not isinstance(found, dict):
         raise BenchmarkFailed("a command printed JSON that is no object")
     return found

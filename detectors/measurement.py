@@ -284,6 +284,7 @@ def series(run: Callable[[], float], *, half_width: float, budget_s: float, most
             if warm_up is not None or time.perf_counter() - began > budget_s / 3:
                 break
     run_s = (time.perf_counter() - began) / len(pilot)
+    assert len(pilot) >= LEAST_PILOT, "a pilot has enough to judge by"
     calm = pilot[warm_up or 0 :]
     needed = pairs_needed(calm, [statistics.fmean(calm)] * len(calm), half_width)
     affordable = int((budget_s - (time.perf_counter() - began)) / max(run_s, 1e-9))

@@ -27,13 +27,16 @@ class Cache(Dimension):
     def measure(self, work: Work) -> Iterator[Figure]:
         """Yield hit shares, and warm over cold."""
         tree = work.tree("cached", FILES)
+        assert round(FILES * EDITED_SHARE) >= 1, "a file at least is edited"
         caches = [self._filled(tree, work.place("cache-0"))]
 
         def cold() -> float:
             caches.append(work.place(f"cache-{len(caches)}"))
+            assert not list(caches[-1].iterdir()), "nothing is known yet"
             return timed(lambda: scan(_options(tree, caches[-1])))
 
         def warm() -> float:
+            assert any(caches[0].iterdir()), "everything is known"
             return timed(lambda: scan(_options(tree, caches[0])))
 
         found = compare(warm, cold, half_width=0.05, budget_s=0.8 * work.budget_s)
@@ -41,11 +44,13 @@ class Cache(Dimension):
             "warm-over-cold", self.name, f"scan of {FILES} unchanged files by {len(DETECTORS)} detectors, over cold",
             found,
         )  # fmt: skip
+        assert len(caches) > 1, "cold scans had stores of their own"
         unchanged = scan(_options(tree, caches[0]))
         yield counted(
             "hits-unchanged", self.name, "units from the cache, nothing changed", good=unchanged.cached,
             of=unchanged.planned,
         )  # fmt: skip
+        assert unchanged.planned > 0, "there was something to answer"
         edited = sorted(path for path in tree.rglob("*") if path.is_file())[:: round(1 / EDITED_SHARE)]
         for path in edited:
             data = path.read_bytes()
@@ -64,9 +69,11 @@ class Cache(Dimension):
         if not run.whole or run.cached:
             raise BenchmarkFailed(f"a cold scan is whole and takes nothing from the cache: {run.problems[:1]}")
         assert run.executed == run.planned, "all of it was done"
+        assert run.planned > 0, "there was something to do"
         return cache
 
 
 def _options(tree: Path, cache: Path) -> ScanOptions:
     assert tree != cache, "the cache is no source"
+    assert cache.is_dir(), "there is a place for it"
     return ScanOptions((tree,), DETECTORS, "inline", cache=cache, ignore=False)

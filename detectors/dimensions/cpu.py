@@ -43,6 +43,7 @@ class Cpu(Dimension):
     def measure(self, work: Work) -> Iterator[Figure]:
         """Yield the busy share; look where a cold scan spends its time."""
         calls = work.calls("rules", FILES) * 2
+        assert calls, "there is work"
         shares: list[float] = []
         with EnterpriseDetectorPool(max_workers=work.workers) as pool:
             pool.register_detector("rules", findings_in, isolation="process")
@@ -50,6 +51,7 @@ class Cpu(Dimension):
             assert len(warm) == len(calls), "each was answered"
 
             def run() -> float:
+                assert not pool.closed, "it is measured while it is open"
                 shares.append(_busy(pool, calls, work.workers))
                 return shares[-1]
 
@@ -58,6 +60,7 @@ class Cpu(Dimension):
             "busy", self.name, f"share of {work.workers} processors used in the steady part of {len(calls)} units",
             found, unit="share", better="higher",
         )  # fmt: skip
+        assert shares, "it was looked at"
         seconds, self.profile = _profiled(work)
         yield measured("profiled-scan", self.name, "cold inline scan under a profiler", [seconds], unit="s")
 
@@ -73,6 +76,7 @@ def _busy(pool: EnterpriseDetectorPool, calls: Sequence[DetectorConfig], workers
     processes = [me, *me.children(recursive=True)]
 
     def look() -> None:
+        assert processes, "this one is there, at least"
         for _ in range(LOOKS):
             looks.append((time.perf_counter(), _used_s(processes)))
             if over.wait(LOOK_S):
@@ -90,6 +94,7 @@ def _busy(pool: EnterpriseDetectorPool, calls: Sequence[DetectorConfig], workers
     steady = [one for one in looks if 0.2 * seconds <= one[0] - began <= 0.8 * seconds]
     (first, before_s), (last, after_s) = (steady[0], steady[-1]) if len(steady) > 1 else (looks[0], looks[-1])
     assert last > first, "two looks at least"
+    assert after_s >= before_s, "time is spent, not gained"
     return max((after_s - before_s) / ((last - first) * workers), 1e-9)
 
 
@@ -101,6 +106,7 @@ def _used_s(processes: Sequence[Any]) -> float:
         with contextlib.suppress(psutil.NoSuchProcess):
             times = process.cpu_times()
             used_s += times.user + times.system
+    assert processes, "somebody used it"
     assert used_s >= 0, "time is spent, not gained"
     return used_s
 
@@ -121,12 +127,14 @@ def _profiled(work: Work) -> tuple[float, Frame]:
         watcher.join()
     seconds = time.perf_counter() - began
     assert run.whole, "a profile is of a whole scan"
+    assert counts, "something was seen"
     return seconds, _frames(counts, seconds)
 
 
 def _watch(counts: collections.Counter[Stack], over: threading.Event) -> None:
     """Count the stacks of all threads that do something, until told to end."""
     own = threading.get_ident()
+    assert PROFILE_EVERY_S > 0, "it lets the others work between its looks"
     for _ in range(PROFILE_LOOKS):
         for thread, innermost in sys._current_frames().items():
             stack: list[str] = []
@@ -160,4 +168,5 @@ def _frames(counts: Mapping[Stack, int], seconds: float) -> Frame:
         if path:
             below.setdefault(path[:-1], []).append(path)
     assert () in made, "the root is a frame"
+    assert made[()].seconds <= seconds + 1e-6, "it has all of the time"
     return made[()]

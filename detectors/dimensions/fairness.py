@@ -34,6 +34,7 @@ class Fairness(Dimension):
         runs = [_served(work) for _ in range(LEAST_RUNS)]
         run_s = (time.perf_counter() - began) / LEAST_RUNS
         runs += [_served(work) for _ in range(min(MOST_RUNS, int(work.budget_s / run_s) - LEAST_RUNS))]
+        assert len(runs) >= LEAST_RUNS, "a single order says little"
         due = PRIORITIES["urgent"] / sum(PRIORITIES.values())
         shares: list[float] = []
         waits: list[float] = []
@@ -61,11 +62,13 @@ def _served(work: Work) -> list[str]:
     lock = threading.Lock()
 
     def logged(name: str, path: str, language: Language) -> int:
+        assert name in PRIORITIES, "there are no others"
         with lock:
             order.append(name)
         return findings_in(path, language)
 
     calls = work.calls("rules", FILES)
+    assert calls, "there is work"
     with EnterpriseDetectorPool(max_workers=work.workers) as pool:
         for name, priority in PRIORITIES.items():
             pool.register_detector(name, logged, priority=priority)
@@ -73,5 +76,6 @@ def _served(work: Work) -> list[str]:
             (name, (name, *calls[number % len(calls)][1]), {}) for number in range(UNITS) for name in PRIORITIES
         ]
         results = checked(pool.execute_parallel(configs))
+    assert set(order) == set(PRIORITIES), "none starved"
     assert len(results) == len(order) == UNITS * len(PRIORITIES), "each ran once"
     return order

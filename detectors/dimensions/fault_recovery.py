@@ -93,3 +93,4 @@ def _hit(calls: Sequence[DetectorConfig], marks: Path) -> list[DetectorConfig]:
 def _into(seen: list[Sequence[Any]], pool: EnterpriseDetectorPool, configs: Sequence[DetectorConfig]) -> None:
     assert configs, "something is executed"
     seen.append(pool.execute_parallel(configs))
+    assert len(seen[-1]) == len(configs), "a result for each"

@@ -29,6 +29,7 @@ class InputOutput(Dimension):
         assert source_bytes > 0, "sources hold something"
         loaded = _moved(tree, work.place("cache-first"))  # rules and libraries are read once in a process
         assert min(loaded) >= 0, "bytes are counted up"
+        assert RUNS > 1, "one run says nothing of chance"
         shares: dict[tuple[str, str], list[float]] = {}
         for number in range(RUNS):
             cache = work.place(f"cache-io-{number}")
@@ -53,4 +54,5 @@ def _moved(tree: Path, cache: Path) -> tuple[int, int]:
     if not run.whole:
         raise BenchmarkFailed(f"the scan is not whole: {run.problems[:1]}")
     assert after.read_chars >= before.read_chars, "the kernel counts up"
+    assert after.write_chars >= before.write_chars, "the kernel counts up"
     return after.read_chars - before.read_chars, after.write_chars - before.write_chars

@@ -29,9 +29,11 @@ class Latency(Dimension):
         with EnterpriseDetectorPool(max_workers=work.workers) as pool:
             for isolation in EXECUTIONS:
                 yield from self._quantiles(pool, "thread" if isolation == "thread" else "process")
+            assert not pool.closed, "it is measured while it is open"
             yield self._rules(pool, work)
 
     def _quantiles(self, pool: EnterpriseDetectorPool, isolation: Isolation) -> Iterator[Figure]:
+        assert isolation in EXECUTIONS, "it is known how many of these are enough"
         pool.register_detector(f"nothing-{isolation}", nothing, isolation=isolation)
         seen: list[float] = []
         for number in range(PILOT + EXECUTIONS[isolation]):
@@ -41,6 +43,7 @@ class Latency(Dimension):
             assert result.value == number, "it answers what it was asked"
         start = steady_from(seen[:PILOT])
         values = seen[PILOT if start is None else start :]
+        assert min(values) > 0, "an execution takes time"
         assert len(values) >= EXECUTIONS[isolation], "the pilot is no part of the figure beyond its steady end"
         for word, quantile in QUANTILES:
             yield measured(
@@ -52,13 +55,17 @@ class Latency(Dimension):
         pool.register_detector("rules", findings_in)
         calls = work.calls("rules", 10)
         assert calls, "there are files"
+        assert work.budget_s > 0, "and time"
 
         def direct() -> float:
+            assert calls[0][0] == "rules", "both sides do the same"
             return timed(lambda: [findings_in(*args) for _, args, _ in calls])
 
         def pooled() -> float:
+            assert not pool.closed, "it is measured while it is open"
             return timed(lambda: [checked([pool.execute_detector(name, *args)]) for name, args, _ in calls])
 
+        assert len({str(args) for _, args, _ in calls}) == len(calls), "each file once"
         found = compare(pooled, direct, half_width=0.01, budget_s=work.budget_s / 2)
         return compared(
             "latency-rules", self.name, f"rules on {len(calls)} files one by one: pool over the bare call", found

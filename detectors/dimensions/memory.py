@@ -30,6 +30,7 @@ class Memory(Dimension):
         """Yield the peak of the larger scan, and its ratio to the smaller one's."""
         files = min(MOST, max(LEAST, round(SMALL_A_SECOND * work.budget_s)))
         small, large = work.tree("small", files), work.tree("large", TIMES * files)
+        assert LEAST <= files <= MOST, "a tree that fits into the time"
         peaks: dict[str, list[float]] = {"small": [], "large": []}
         for number in range(RUNS):
             peaks["small"].append(_peak(small, work, files, f"small-{number}"))
@@ -38,6 +39,7 @@ class Memory(Dimension):
             "driver-memory", self.name, f"peak resident memory of a cold scan of {TIMES * files:,} files",
             peaks["large"], unit="MB", better="lower",
         )  # fmt: skip
+        assert len(peaks["small"]) == len(peaks["large"]) == RUNS, "they are pairs"
         ratios = [more / less for more, less in zip(peaks["large"], peaks["small"], strict=True)]
         yield measured(
             "driver-memory-growth", self.name, f"the same over that of {files:,} files", ratios, unit="ratio",

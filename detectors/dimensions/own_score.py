@@ -28,6 +28,7 @@ class OwnScore(Dimension):
             raise BenchmarkFailed(f"not all of {', '.join(ROOMS)} lie in {house}")
         run = command("comply", *trees, "--no-controls", "--json", home=work.place("home-score"), codes=(0, 1))
         scored = answer(run)
+        assert run.code in (0, 1), "it scored them"
         for name, key, words in (
             ("own-score", "score", "Power-of-Ten score of this project's own code"),
             ("own-strict-score", "strict_score", "the same, where what is suppressed counts"),

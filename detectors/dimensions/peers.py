@@ -76,6 +76,7 @@ class Peers(Dimension):
             if number + 1 >= LEAST_ROUNDS and spent_s * (number + 2) / (number + 1) > work.budget_s:
                 break
         assert seconds, "something was measured"
+        assert (OURS, "cold") in seconds, "we are among them"
         for (peer, state), values in seconds.items():
             yield measured(
                 f"{peer}: {state}", self.name, f"seconds of {peer}, {state}", values, unit="s", better="lower"
@@ -104,6 +105,7 @@ class Peers(Dimension):
             groups.append(
                 [(who, state, run) for state in COMPILED_STATES for who, run in ((OURS, ours), ("CodeChecker", theirs))]
             )
+        assert len(groups) >= 5, "these are always there"
         turn = number % len(groups)
         for group in (*groups[turn:], *groups[:turn]):
             for peer, state, run in group:
@@ -127,15 +129,18 @@ class _Stage:
         self.codechecker = (shutil.which("CodeChecker") or "") if shutil.which(COMPILED) else ""
         self._compiled = _compile_database(tree, work.place("compiled")) if self.codechecker else None
         assert self.files, "there is something to analyse"
+        assert self.jobs, "by somebody"
         if self.pre_commit:
             _repository(tree, jobs)
         self._home = work.place("home-peers")
         _ = self.ours_again()
 
     def ours_cold(self, number: int) -> float:
+        assert number >= 0, "rounds are counted from 0"
         return self._ours(self.work.place(f"home-peers-{number}"), TOOLS, self.tree)
 
     def ours_again(self) -> float:
+        assert self._home.is_dir(), "what was found before lies there"
         return self._ours(self._home, TOOLS, self.tree)
 
     def ours_compiled(self, number: int) -> float:
@@ -152,15 +157,19 @@ class _Stage:
         )  # fmt: skip
         summary = json.loads(output.read_bytes())["summary"]
         assert summary["files"] > 0, "it looked at something"
+        assert run.seconds > 0, "and took time"
         return run.seconds
 
     def in_turn(self) -> float:
+        assert self.jobs, "there is something to run"
         return timed(lambda: [run_tool([*job.words, *batch], self.tree) for job in self.jobs for batch in job.batches])
 
     def xargs(self) -> float:
+        assert shutil.which("xargs"), "it is a part of every Unix"
         return timed(lambda: [self._xargs(job) for job in self.jobs])
 
     def _xargs(self, job: _Job) -> int:
+        assert job.batches, "it has files"
         listed = "".join(f"{name}\0" for batch in job.batches for name in batch)
         words = ["xargs", "-0", f"-P{self.work.workers}", "-n", str(BATCH), *job.words]
         done = subprocess.run(words, input=listed.encode(), cwd=self.tree, capture_output=True, check=False)
@@ -183,6 +192,7 @@ class _Stage:
         calls = self._calls()
 
         def run() -> None:
+            assert calls, "there is something to run"
             bag = dask.bag.from_sequence(calls, npartitions=len(calls)).starmap(run_tool)  # type: ignore[no-untyped-call]  # ships no types
             codes = bag.compute(scheduler="processes", num_workers=self.work.workers)
             assert len(codes) == len(calls), "each batch was run"
@@ -200,6 +210,7 @@ class _Stage:
 
     def checked(self, number: int) -> float:
         assert self._compiled is not None, "there is a compile database"
+        assert self.codechecker, "and who reads it"
         words = ("analyze", self._compiled / "compile_commands.json", "-o", self.work.scratch / f"reports-{number}")
         run = command(
             *words, "--analyzers", COMPILED, "-j", str(self.work.workers), home=self._home, program=self.codechecker,
@@ -209,6 +220,7 @@ class _Stage:
 
     def edit(self, number: int, count: int) -> list[str]:
         """Change the content of files, spread over the tree, to what was never seen before."""
+        assert 1 <= count <= len(self.files), "some of all"
         chosen = self.files[:: max(1, len(self.files) // count)][:count]
         for name in chosen:
             mark = f"edited {number} {count}"
@@ -218,6 +230,7 @@ class _Stage:
         return chosen
 
     def _calls(self) -> list[tuple[list[str], Path]]:
+        assert self.tree.is_dir(), "they run in the tree"
         return [([*job.words, *batch], self.tree) for job in self.jobs for batch in job.batches]
 
 
@@ -232,6 +245,7 @@ def run_tool(words: Sequence[str], cwd: Path) -> int:
     if done.returncode not in CLEAN:
         raise BenchmarkFailed(f"{words[0]} ended with {done.returncode}: {done.stderr[-200:]!r}")
     assert done.returncode >= 0, "no signal ended it"
+    assert words, "a command has words"
     return done.returncode
 
 
@@ -252,6 +266,7 @@ def _jobs(tree: Path) -> tuple[_Job, ...]:
         batches = tuple(tuple(own[at : at + BATCH]) for at in range(0, len(own), BATCH))
         made.append(_Job(name, tuple(tool.command(["file"])[:-1]), batches))
     assert all(job.batches for job in made), "each tool has files"
+    assert len(made) == len(TOOLS), "each tool is compared"
     return tuple(made)
 
 
@@ -269,6 +284,7 @@ def _repository(tree: Path, jobs: Sequence[_Job]) -> None:
             hook["files"] = r"\.(py|c|h)$"
     written = (tree / ".pre-commit-config.yaml").write_text(json.dumps({"repos": [{"repo": "local", "hooks": hooks}]}))
     assert written > 0, "JSON is YAML, too"
+    assert len(hooks) == len(jobs), "a hook a tool"
     identity = {"GIT_AUTHOR_NAME": "benchmark", "GIT_AUTHOR_EMAIL": "benchmark@localhost"}
     identity |= {name.replace("AUTHOR", "COMMITTER"): value for name, value in identity.items()}
     git = shutil.which("git")
@@ -294,12 +310,14 @@ def _compile_database(tree: Path, folder: Path) -> Path:
         entries.append({"directory": str(folder), "file": str(copy), "arguments": ["gcc", "-c", str(copy)]})
     written = (folder / "compile_commands.json").write_text(json.dumps(entries))
     assert written > 0, "one entry a file"
+    assert len(entries) == len({path.name for path in chosen}), "no file hides another"
     return folder
 
 
 def _over(name: str, theirs: Sequence[float], ours: Sequence[float], dimension: str) -> Figure:
     found = ratio_interval(theirs, ours)
     assert found.samples == len(ours), "pairs are of one round"
+    assert found.estimate > 0, "a ratio of amounts above 0"
     return Figure(
         f"{name}, over ours", dimension, f"seconds of {name}, over ours in the same round", "ratio", "higher",
         found, {"first": tuple(theirs), "second": tuple(ours)},
@@ -325,6 +343,7 @@ def peers_table(run: BenchmarkRun) -> str:
             cells.append(cell)
         rows.append(f"| {peer} | " + " | ".join(cells) + " |")
     assert len(rows) == len(peers) + 2, "a row a peer"
+    assert OURS in peers, "we are among them"
     return "\n".join([*rows, "", *_verdicts(of), "", f"{run.environment.told()}; "
                       f"{run.load_average_after:.1f} at the end."]) + "\n"  # fmt: skip
 

@@ -33,6 +33,7 @@ class Scaling(Dimension):
         """Yield a speed-up by number of workers."""
         calls = work.calls("rules", FILES)
         levels = [level for level in (2, 4, 8, 16, 32, 64) if level <= 2 * work.workers]
+        assert levels, "two workers are compared with one on any machine"
         scans = work.budget_s >= SCAN_S and work.workers > 1
         for level in levels:
             yield self._pools(calls, level, work.budget_s / (len(levels) + 2 * scans))
@@ -41,6 +42,7 @@ class Scaling(Dimension):
 
     def _pools(self, calls: Sequence[DetectorConfig], level: int, budget_s: float) -> Figure:
         assert level > 1, "one is what it is compared with"
+        assert calls, "there is work"
         with EnterpriseDetectorPool(max_workers=1) as one, EnterpriseDetectorPool(max_workers=level) as many:
             for pool in (one, many):
                 pool.register_detector("rules", findings_in, isolation="process")
@@ -70,6 +72,7 @@ class Scaling(Dimension):
 def _scan(tree: Path, work: Work, workers: int, digests: set[str]) -> float:
     """Scan with an empty cache on a cluster of its own, and return the seconds of the whole command."""
     assert workers > 0, "somebody works"
+    assert tree.is_dir(), "there is something to scan"
     home = work.place(f"home-{len(list(work.scratch.iterdir()))}")
     run = command(
         "scan", tree, "--detectors", ",".join(RULES), "--cluster", "local", "--workers", str(workers), "--no-ignore",

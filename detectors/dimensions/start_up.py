@@ -27,6 +27,7 @@ class StartUp(Dimension):
         """Yield seconds by command."""
         tree, home = work.tree("ten", 10), work.place("home-start")
         scan = ("scan", tree, "--detectors", ",".join(RULES), "--fail-on", "never", "--json")
+        assert tree.is_dir(), "there is something to scan"
         listed = ("detectors", "list", "--json")
         commands = (
             ("start-python", "an interpreter that does nothing", partial(_seconds, home, "-c", "pass", python=True)),

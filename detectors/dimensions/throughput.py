@@ -29,12 +29,14 @@ class Throughput(Dimension):
 
     def measure(self, work: Work) -> Iterator[Figure]:
         """Yield rates, the count of answers, and what 32 at once cost."""
+        assert QUEUED >= DETECTORS, "each detector has something waiting"
         yield self._rate(work, "thread", "no-ops")
         yield self._queued(work)
         yield self._loss(work)
         yield self._rate(work, "dask", "no-ops-dask")
 
     def _rate(self, work: Work, isolation: Isolation, name: str) -> Figure:
+        assert isolation in EMPTY, "it is known how many of these are enough"
         count = EMPTY[isolation]
         with EnterpriseDetectorPool(max_workers=work.workers) as pool:
             pool.register_detector("nothing", nothing, isolation=isolation)
@@ -52,6 +54,7 @@ class Throughput(Dimension):
 
     def _queued(self, work: Work) -> Figure:
         calls = sorted(work.calls("rules", 200), key=lambda call: Path(call[1][0]).stat().st_size)[:QUEUED_FILES]
+        assert calls, "there is work"
         expected = [findings_in(*args) for _, args, _ in calls]
         with EnterpriseDetectorPool(max_workers=work.workers) as pool:
             for number in range(DETECTORS):
@@ -69,6 +72,7 @@ class Throughput(Dimension):
 
     def _loss(self, work: Work) -> Figure:
         data = b"".join(path.read_bytes() for path in work.files(500))[:HASHED_BYTES]
+        assert data, "real files hold something"
         rounds = max(1, HASHED_BYTES // len(data))
         count = max(2 * DETECTORS, round(50 * work.workers))
         with EnterpriseDetectorPool(max_workers=work.workers) as pool:
@@ -82,6 +86,7 @@ class Throughput(Dimension):
                 budget_s=work.budget_s / 4,
             )  # fmt: skip
         assert len(many) == len(one), "the same work"
+        assert len({name for name, _, _ in many}) == DETECTORS, "all of them at once"
         return compared(
             "parallel-loss", self.name,
             f"{DETECTORS} detectors at once over one: {count} units that hash {len(data) * rounds / 1e6:.1f} MB each",
