@@ -10,7 +10,6 @@ How things are measured stands in `detectors.measurement`; what a figure is, in 
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import tempfile
@@ -45,6 +44,7 @@ from detectors.registration import Registration
 
 if TYPE_CHECKING:
     from detectors.enterprise_detector_pool import DetectorConfig, EnterpriseDetectorPool
+    from detectors.load_test import LoadTestConfig, LoadTestResult
 
 __all__ = ["MODES", "ComprehensiveBenchmark", "SuitePlan", "chosen_dimensions", "report_files", "run_suite"]
 
@@ -181,18 +181,16 @@ class ComprehensiveBenchmark:
         assert first >= 1, "something runs"
         return self._kept(made)
 
-    def run_load_test(self, config: Any) -> Any:
+    def run_load_test(self, config: LoadTestConfig) -> LoadTestResult:
         """
         Put the pool under load as real work arrives; see `detectors.load_test`.
 
         Raises:
-            UsageError: This installation has no load test.
+            UsageError: A trace that cannot be read, or nothing to send.
         """
-        try:
-            module = importlib.import_module("detectors.load_test")
-        except ModuleNotFoundError as problem:
-            raise UsageError("a load test needs the module detectors.load_test, which is not installed") from problem
-        return module.run_load_test(self._pool, config)
+        from detectors.load_test import run_load_test
+
+        return run_load_test(self._pool, config)
 
     def run_comprehensive_suite(self, detector_configs: Sequence[DetectorConfig]) -> BenchmarkRun:
         """

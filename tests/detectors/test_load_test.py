@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from detectors import EnterpriseDetectorPool
+from detectors import ComprehensiveBenchmark, EnterpriseDetectorPool
 from detectors.errors import UsageError
 from detectors.load_test import (
     Bursts,
@@ -48,7 +48,8 @@ def _times(config: LoadTestConfig) -> list[float]:
 
 def test_each_arrival_is_answered_and_accounted_for(pool: EnterpriseDetectorPool) -> None:
     """An arrival that is neither answered nor lost would make any pool look good."""
-    seen = run_load_test(pool, LoadTestConfig(Poisson(400.0), MIX, seconds=1.0))
+    # The specification's door, which leads to `run_load_test`.
+    seen = ComprehensiveBenchmark(pool).run_load_test(LoadTestConfig(Poisson(400.0), MIX, seconds=1.0))
 
     assert seen.offered == len(_times(LoadTestConfig(Poisson(400.0), MIX, seconds=1.0)))
     assert (seen.answered, seen.failed, seen.lost) == (seen.offered, 0, 0)

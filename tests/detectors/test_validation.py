@@ -18,11 +18,11 @@ from compliance.claims.proof import AlteredEvidence, ControlsHold, OwnCodeKeepsT
 from detectors import file_work, validation_demo
 from detectors.cache import ResultCache
 from detectors.circuit_breaker import Breaker
-from detectors.claims import benchmark, overhead
+from detectors.claims import overhead, performance
 from detectors.claims.basic_function import AnswersRightly, ManyAtOnce
-from detectors.claims.benchmark import AnswersFromTheCache, ManyASecond, MemoryStaysFlat, UsesTheProcessors
 from detectors.claims.fault_tolerance import BadNeighbours, DamagedCache, KilledProcesses
 from detectors.claims.overhead import CostsLittle, Side
+from detectors.claims.performance import AnswersFromTheCache, ManyASecond, MemoryStaysFlat, UsesTheProcessors
 from detectors.enterprise_detector_pool import EnterpriseDetectorPool
 from detectors.errors import ConfigurationError, UsageError
 from detectors.execution import Runner
@@ -84,7 +84,7 @@ def _slow(patch: pytest.MonkeyPatch) -> None:
 
 def _leaks(patch: pytest.MonkeyPatch) -> None:
     """A detector forgets to forget."""
-    patch.setattr(benchmark, "MEMORY_TRIAL", Trial(20_000, 20, "tests.detectors.leaking:remember"))
+    patch.setattr(performance, "MEMORY_TRIAL", Trial(20_000, 20, "tests.detectors.leaking:remember"))
 
 
 def _forgets(patch: pytest.MonkeyPatch) -> None:
