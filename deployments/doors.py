@@ -146,5 +146,9 @@ def _ask(door: Door, parameters: Mapping[str, Any]) -> None:
         return
     assert door.detectors is not None, "a door without a store runs detectors"
     trees = parameters[door.folder or "paths"]
-    listed = trees if isinstance(trees, (list, tuple)) else [] if trees is None else [trees]
+    if not trees:
+        from detectors.file_work import here
+
+        trees = here()  # what a command works on that was named no sources
+    listed = trees if isinstance(trees, (list, tuple)) else [trees]
     require_detectors(map(Path, listed), door.detectors(parameters), door="command")
