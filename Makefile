@@ -10,7 +10,7 @@ SCORE := 93
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead report-speed monitor-cost balance simulate ledger-speed audit-overhead evidence-cost hook-speed
+.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential reduce-speed rule-growth benchmark pool-overhead report-speed monitor-cost balance simulate ledger-speed audit-overhead evidence-cost hook-speed
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,14 +54,14 @@ differential: $(STAMP) ## Hold the rules of C beside clang-tidy, cppcheck and gc
 	$(BIN)/python -m benchmarks.differential $(DEMO)/sources/*/ --define PSUTIL_LINUX=1 --define PSUTIL_POSIX=1 \
 		--define PSUTIL_VERSION=722 --define SIZEOF_INT=4 --define SIZEOF_PID_T=4
 
-scaling: $(STAMP) ## Measure how much faster a cold scan by the rules is with two workers than with one
-	$(BIN)/python -m benchmarks.scan_scaling $(DEMO)/sources
-
 reduce-speed: $(STAMP) ## Measure the rules over the whole tree on the facts of 5,000 C files
 	$(BIN)/python -m benchmarks.reduce $(DEMO)/sources
 
 rule-growth: $(STAMP) ## Measure how the time of the C rules grows with the size of one file, by shape
 	$(BIN)/python -m benchmarks.rule_growth $(wildcard $(DEMO)/sources/uvloop-*/uvloop/loop.c $(DEMO)/sources/zstandard-*/zstd/zstd.c)
+
+benchmark: $(STAMP) ## Measure every figure that is aimed at, in some minutes; FULL=--full within an hour
+	$(BIN)/detector-pool benchmark $(or $(FULL),--quick)
 
 pool-overhead: $(STAMP) ## Measure what the pool costs against bare processes; FULL=--full for the long counts
 	$(BIN)/python -m benchmarks.pool_overhead $(wildcard $(DEMO)/sources) $(FULL)

@@ -28,7 +28,7 @@ from unittest import mock
 
 import msgspec
 
-from benchmarks.intervals import told
+from detectors.measurement import mean_interval
 from detectors.model import RunRecord
 from detectors.scan import ScanOptions, scan
 
@@ -79,7 +79,10 @@ def _compare(kind: str, pairs: int, options: argparse.Namespace, scratch: Path) 
         ratios = [on[place] / off[place] for on, off in zip(used["on"], used["off"], strict=True)]
         added_s = [on[place] - off[place] for on, off in zip(used["on"], used["off"], strict=True)]
         off_s = sum(off[place] for off in used["off"]) / pairs
-        print(f"{kind}, {units} units, {clock}: off {off_s:.2f} s; ratio {told(ratios)}; added seconds {told(added_s)}")
+        print(
+            f"{kind}, {units} units, {clock}: off {off_s:.2f} s; ratio {mean_interval(ratios).told()}; "
+            f"added seconds {mean_interval(added_s).told()}"
+        )
     sys.stdout.flush()
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import msgspec
 
-from benchmarks.intervals import bootstrap, mean
 from compliance.formats import html
+from detectors.measurement import mean_interval
 from detectors.model import Finding, LocatedFinding, Region, RunRecord
 from detectors.scan import ScanOptions, scan
 
@@ -40,11 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         html.write(run, page)
         print(f"written in {time.perf_counter() - began:.2f} s, {page.stat().st_size / 1e6:.1f} MB")
         seconds = _opened(page, options.runs)
-    low, high = bootstrap(seconds)
-    print(
-        f"{options.findings:,} findings: open after {mean(seconds):.2f} s "
-        f"(95 % interval {low:.2f} to {high:.2f}, {len(seconds)} runs, {max(seconds):.2f} at most)"
-    )
+    told = mean_interval(seconds).told()
+    print(f"{options.findings:,} findings: seconds until open {told}, {max(seconds):.2f} at most")
     return 0
 
 

@@ -22,6 +22,7 @@ import typer
 
 from deployments.access_commands import access_app
 from deployments.audit_commands import audit_app
+from deployments.benchmark_commands import benchmark_app, run_benchmark_command
 from deployments.certificate_commands import certificates_app
 from deployments.compliance_commands import run_audit_command
 from deployments.doors import guarded
@@ -30,6 +31,8 @@ from deployments.history_commands import history_app
 from deployments.options import Json, PassphraseFile
 from deployments.output import plain, print_bytes
 from deployments.qualification_commands import QUALIFY_EXAMPLE, agreement_command, qualify_command
+from deployments.soak_commands import SOAK_EXAMPLE, soak_command
+from deployments.validation_commands import VALIDATE_EXAMPLE, validate_command
 from deployments.waiver_commands import waiver_app
 from detectors.errors import DetectorPoolError, UsageError
 
@@ -70,11 +73,14 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(access_app, name="access")
 app.add_typer(certificates_app, name="certs")
 app.add_typer(waiver_app, name="waiver")
+app.add_typer(benchmark_app, name="benchmark")
+benchmark_app.command("soak", epilog=SOAK_EXAMPLE)(soak_command)
 app.add_typer(history_app, name="history")
 detectors_app.command("qualify", epilog=QUALIFY_EXAMPLE)(qualify_command)
 detectors_app.command("agreement", epilog="Example: detector-pool detectors agreement evidence/tonight/run.json")(
     agreement_command
 )
+run_app.command("benchmark", epilog="Example: detector-pool run benchmark --quick")(run_benchmark_command)
 run_app.command(
     "audit", epilog="Example: detector-pool run audit --ledger audit/ledger --evidence evidence --checkpoint kept/note"
 )(run_audit_command)
@@ -315,6 +321,9 @@ def doctor(json: Json = False) -> None:
         rows = [("ok" if check.ok else "MEND", check.what, check.seen, check.mend) for check in checks]
         _print_table(("", "what", "seen", "what to do"), rows)
     raise typer.Exit(CLEAN if all(check.ok for check in checks) else FINDINGS)
+
+
+app.command("validate", epilog=VALIDATE_EXAMPLE)(validate_command)
 
 
 @app.callback(invoke_without_command=True)

@@ -34,6 +34,13 @@ APPLICATION_ID = 0x45445031
 DETERMINISTIC: frozenset[Reason] = frozenset({"header-missing", "parse-error", "too-large"})
 """Reasons that the file's bytes and its closure alone decide; such answers are as good as any and may be kept."""
 ROWS_A_QUERY = 500
+CHECKSUM_BYTES = 16
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, TypeError)
+"""What decoding raises on bytes that were damaged, or on what is no bytes any more."""
+OF_THE_DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+"""A full or failing disk, which may happen to any run; what else hinders opening is a folder that was named wrongly."""
+PRIMARY_CODE = 0xFF
+"""The low byte of SQLite's extended result codes."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS result (
@@ -142,6 +149,11 @@ class ResultCache:
         try:
             self._connection = self._connect(str(self._path))
         except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorcode & PRIMARY_CODE in OF_THE_DISK:
+                self._connection = self._connect(":memory:")
+                self._path = None
+                self.warnings.append(f"the cache {folder} cannot be used ({problem}); this run keeps its own")
+                return
             raise UsageError(
                 f"the cache {self._path} cannot be opened: {problem}; name another with --cache"
             ) from problem
@@ -167,12 +179,12 @@ class ResultCache:
         damaged: list[bytes] = []
         for row in self._select("SELECT key, run, report, facts, checksum, seconds FROM result WHERE key IN ", keys):
             key, run, report, facts, checksum, seconds = row
-            if checksum != _checksum(key, report, facts):
+            if not _intact(checksum, key, report, facts):
                 damaged.append(key)
                 continue
             try:
                 found[key] = CachedResult(key, run, msgspec.msgpack.decode(report, type=_Report), seconds)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 damaged.append(key)
         if damaged:
             self.warnings.append(f"{len(damaged)} damaged cache entries were dropped and are computed again")
@@ -215,17 +227,20 @@ class ResultCache:
             rows: Iterable[tuple[Any, ...]] = self._read("SELECT path, entry FROM stat WHERE root = ?", (root,))
         else:
             rows = self._select("SELECT path, entry FROM stat WHERE root = ? AND path IN ", paths, (root,))
-        for path, entry in rows:
+        for path, sealed in rows:
+            entry = _opened(root, path, sealed)
+            if entry is None:
+                continue  # not trusted, so hashed again
             try:
                 entries[path] = decode(entry)
-            except msgspec.DecodeError:
-                continue  # not trusted, so hashed again
+            except UNREADABLE:
+                continue
         return entries
 
     def remember(self, root: str, entries: Mapping[bytes, StatEntry]) -> None:
         """Keep stat entries of a root."""
         encode = msgspec.msgpack.Encoder().encode
-        rows = [(root, path, encode(entry)) for path, entry in entries.items()]
+        rows = [(root, path, _sealed(root, path, encode(entry))) for path, entry in entries.items()]
         self._write("INSERT OR REPLACE INTO stat VALUES (?, ?, ?)", rows)
 
     def answered(self, root: str) -> dict[tuple[bytes, str], tuple[Digest, float]]:
@@ -261,7 +276,7 @@ class ResultCache:
                     )
                     continue
                 found[name] = msgspec.msgpack.decode(sums, type=Timing)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 continue  # a history can be learnt again
         return found
 
@@ -283,7 +298,7 @@ class ResultCache:
         for key, value, checksum, stored in self._select(
             "SELECT key, value, checksum, stored FROM value WHERE key IN ", keys
         ):
-            if checksum != _checksum(key, value, b""):
+            if not _intact(checksum, key, value, b"") or not isinstance(stored, float):
                 damaged.append((key,))
             elif stored >= oldest:
                 found[key] = value
@@ -366,5 +381,26 @@ class ResultCache:
                 self._recover(problem)
 
 
+def _intact(checksum: Any, key: Any, report: Any, facts: Any) -> bool:
+    """Tell whether a row is what was stored; a damaged page may give a column another type."""
+    if not all(isinstance(part, bytes) for part in (key, report, facts)):
+        return False
+    return bool(checksum == _checksum(key, report, facts))
+
+
+def _sealed(root: str, path: bytes, entry: bytes) -> bytes:
+    """Return a stat entry with its checksum before it."""
+    assert entry, "an entry says something"
+    return _checksum(path, root.encode("utf-8", "surrogateescape"), entry) + entry
+
+
+def _opened(root: str, path: Any, sealed: Any) -> bytes | None:
+    """Return the entry of a row of the stat index; `None` where it is damaged, or older than its checksum."""
+    if not isinstance(path, bytes) or not isinstance(sealed, bytes) or len(sealed) <= CHECKSUM_BYTES:
+        return None
+    entry = sealed[CHECKSUM_BYTES:]
+    return entry if sealed == _sealed(root, path, entry) else None
+
+
 def _checksum(key: bytes, report: bytes, facts: bytes) -> bytes:
-    return hashlib.sha256(b"%d:%d:" % (len(report), len(facts)) + key + report + facts).digest()[:16]
+    return hashlib.sha256(b"%d:%d:" % (len(report), len(facts)) + key + report + facts).digest()[:CHECKSUM_BYTES]

@@ -190,21 +190,30 @@ class DaskBackend:
 
     def run(self, calls: Iterable[Call], stop: threading.Event, gate: CallGate | None = None) -> Iterator[CallResult]:
         """Yield results as they finish; on an early end, or at a gate's, the scheduler forgets what has not begun."""
+        from distributed.client import ClosedClientError, FutureCancelledError
+        from distributed.comm.core import CommClosedError
+
+        try:
+            yield from self._finished(calls, stop, gate)
+        except (ClosedClientError, FutureCancelledError, CommClosedError) as problem:
+            raise ClusterLost(f"the Dask scheduler was lost: {problem}") from problem
+
+    def _finished(self, calls: Iterable[Call], stop: threading.Event, gate: CallGate | None) -> Iterator[CallResult]:
         from distributed import as_completed as dask_as_completed
-        from distributed.client import FutureCancelledError
 
         waiting = collections.deque(calls)
         flight = _Flight(self, gate)
         # What waits on a worker cannot be asked whether it may still begin.
         refused = flight.fill(waiting, len(waiting) if gate is None else self.workers)
+        # Without results: their gathering fails in Dask's own thread when the scheduler dies at that moment, and then
+        # whoever waits for the next one waits for ever.
         completed = dask_as_completed(  # type: ignore[no-untyped-call]
-            flight.futures, loop=self._client.loop, with_results=True, raise_errors=False,
-            timeout=None if gate is None else gate.left_s(),
-        )  # fmt: skip
+            flight.futures, loop=self._client.loop, timeout=None if gate is None else gate.left_s()
+        )
         try:
             yield from refused
-            for future, value in completed:
-                result = flight.landed(future, value)
+            for future in completed:
+                result = flight.landed(future)
                 if stop.is_set():
                     raise KeyboardInterrupt
                 yield result
@@ -212,8 +221,6 @@ class DaskBackend:
                 yield from flight.fill(waiting, 1)
                 for begun in flight.futures[known:]:
                     completed.add(begun)  # type: ignore[no-untyped-call]  # of Dask's
-        except FutureCancelledError as problem:
-            raise ClusterLost(f"the Dask scheduler was lost: {problem}") from problem
         except TimeoutError:
             stop.set()
         finally:
@@ -271,16 +278,17 @@ class _Flight:
             most -= 1
         return refused
 
-    def landed(self, future: Any, value: Any) -> CallResult:
-        """Return what a call came to."""
+    def landed(self, future: Any) -> CallResult:
+        """Return what a call came to; raises TimeoutError where a gate's end comes before the result."""
         from distributed.scheduler import KilledWorker
 
         call, submitted = self._calls.pop(future.key)
         match future.status:
             case "finished":
+                value = future.result(None if self._gate is None else self._gate.left_s())
                 return CallResult(call, value[0], None, value[1], value[2])
             case "error":
-                problem = value[1] if isinstance(value, tuple) else value
+                problem = future.exception()
                 lost = isinstance(problem, KilledWorker)
                 return CallResult(call, None, WorkerLost(call.name) if lost else problem, time.monotonic() - submitted)
             case status:

@@ -378,8 +378,9 @@ def _halving(
     breaker = breaker or Breaker(BreakerPolicy())
     generation = _RUNNING.ended
     answers: Answers = {}
-    # Each failure halves a run, so no more than twice as many as files can ever be needed.
-    for _ in range(sum(2 * len(paths) + 1 for _, paths in runs)):
+    killed: set[str] = set()
+    # Each failure halves a run or is a file's only second try: no more than three times as many as files are needed.
+    for _ in range(sum(3 * len(paths) + 1 for _, paths in runs)):
         if not runs:
             break
         if breaker.admit() is not None:
@@ -399,13 +400,20 @@ def _halving(
                 raise
             # The files are untrusted: a row of failures is the tool's own if it fails on a harmless file, too.
             breaker.record(failed=not breaker.would_open() or not _works(tool, generation))
-            if len(paths) == 1:
+            if len(paths) == 1 and _killed(problem) and paths[0] not in killed:
+                killed.add(paths[0])  # from outside, most likely: the memory ran out, or somebody ended it
+                runs.append((context, paths))
+            elif len(paths) == 1:
                 answers[paths[0]] = NotAnalysed(paths[0], tool.name, _reason(problem), _told(problem))
             else:
                 middle = len(paths) // 2
                 runs += [(context, paths[:middle]), (context, paths[middle:])]
     assert not runs, "a run was neither finished nor given up"
     return answers
+
+
+def _killed(problem: ToolError) -> bool:
+    return isinstance(problem, ToolCrashed) and problem.exit_code_seen == -signal.SIGKILL
 
 
 def _alone(tool: ClosureTool, shadow: ShadowTree, canaries: Mapping[str, bytes]) -> Answers:

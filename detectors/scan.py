@@ -39,7 +39,7 @@ from detectors.cache import CachedResult, ResultCache, result_key
 from detectors.canaries import SEED_BYTES
 from detectors.deadline import DeadlineGate, risk_of, warnings_of
 from detectors.detector import ClosureTool, Detector, Registry, RuleGroup, Tool, discover, fact_readers
-from detectors.errors import ClusterLost, DetectorBroken, SourceChanged, UsageError
+from detectors.errors import ClusterError, ClusterLost, DetectorBroken, SourceChanged, UsageError
 from detectors.model import (
     Analysed,
     BatchRecord,
@@ -75,6 +75,8 @@ WORTH_A_CLUSTER_S = 30.0
 """Predicted seconds a worker below which starting a cluster costs more than it brings (2 to 3 s, and 1 s a worker)."""
 CLUSTER_LOST = RetryPolicy(attempts=3, base_s=1.0, on=(ClusterLost,))
 """For both doors: what was finished is in the cache, and a new cluster does the rest."""
+CLUSTER_AWAITED = RetryPolicy(attempts=4, base_s=1.0, cap_s=10.0, on=(ClusterError,))
+"""Of a scan whose cluster was there: a scheduler that is started again cannot be reached for a while."""
 CLOSING, CLOSING_SEALED = "(closing)", "(closing with evidence)"
 """Names under which it is learnt how long the end of a run takes, after its last batch; no detector can carry them."""
 CLOSING_S, CLOSING_SEALED_S, CLOSING_RATE, CLOSING_SHARE = 0.3, 4.0, 0.02, 0.5
@@ -343,7 +345,7 @@ class Scan:
         try:
             self._run(planned)
         except ClusterLost:
-            for attempt in CLUSTER_LOST.retrying(threading.Event()):
+            for attempt in CLUSTER_AWAITED.retrying(threading.Event()):
                 with attempt:
                     if attempt.retry_state.attempt_number == 1:
                         raise  # the first was made before there was anything to retry

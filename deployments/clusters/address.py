@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from detectors.errors import ClusterError, UsageError
+from detectors.errors import ClusterError, ClusterLost, UsageError
 
 __all__ = ["RunningScheduler"]
 
@@ -39,9 +39,12 @@ class RunningScheduler:
             raise UsageError(f"--cluster {target}: only tls:// is taken; anyone may run code through a plain address")
         security = _security(target)
         from distributed import Client
+        from distributed.comm.core import CommClosedError
 
         try:
             client = Client(target, security=security, timeout=TIMEOUT, set_as_default=False)  # type: ignore[no-untyped-call]
+        except CommClosedError as problem:
+            raise ClusterLost(f"the scheduler {target} was lost: {problem}") from problem
         except (OSError, TimeoutError) as problem:
             raise ClusterError(f"the scheduler {target} cannot be reached: {problem}") from problem
         with contextlib.closing(client):
@@ -50,6 +53,8 @@ class RunningScheduler:
                 client.get_versions(check=True)
             except ValueError as problem:
                 raise ClusterError(f"client and workers of {target} differ: {problem}") from problem
+            except (OSError, TimeoutError) as problem:
+                raise ClusterLost(f"the scheduler {target} was lost: {problem}") from problem
             yield client
 
 
