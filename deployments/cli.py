@@ -115,6 +115,9 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     import_sarif: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Results of another tool, as SARIF; may be repeated.")
     ] = None,
+    no_excerpts: Annotated[
+        bool, typer.Option("--no-excerpts", help="Keep every word of the sources out of results and evidence.")
+    ] = False,
     evidence: Annotated[Path | None, typer.Option(help="New folder for the signed evidence.")] = None,
     ledger: Annotated[
         Path | None,
@@ -175,6 +178,7 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         use_cache=not no_cache, verify_cache=verify_cache, baseline=baseline, include=tuple(include or ()),
         exclude=tuple(exclude or ()), ignore=not no_ignore, settings=_rule_settings(paths, config, trust_tree),
         canaries=evidence is not None, since=since, imports=tuple(import_sarif or ()),
+        excerpts=not no_excerpts,
     )  # fmt: skip
     if evidence is not None:
         refuse_existing(evidence)

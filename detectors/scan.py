@@ -59,6 +59,7 @@ from detectors.ports import Progress, open_cluster
 from detectors.retries import RetryPolicy
 from detectors.rule_settings import RuleSettings
 from detectors.tree_closures import NO_CLOSURE, TreeClosures
+from detectors.withholding import without_words
 from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
 
 if TYPE_CHECKING:
@@ -66,12 +67,14 @@ if TYPE_CHECKING:
     from detectors.changes import Change
     from detectors.parallel_executor import Backend, ParallelExecutor
 
-__all__ = ["CLUSTER_LOST", "Scan", "ScanOptions", "Stage", "scan"]
+__all__ = ["CLUSTER_LOST", "NO_EXCERPTS", "Scan", "ScanOptions", "Stage", "scan"]
 
 WORTH_A_CLUSTER_S = 30.0
 """Predicted seconds a worker below which starting a cluster costs more than it brings (2 to 3 s, and 1 s a worker)."""
 CLUSTER_LOST = RetryPolicy(attempts=3, base_s=1.0, on=(ClusterLost,))
 """For both doors: what was finished is in the cache, and a new cluster does the rest."""
+NO_EXCERPTS = "excerpts=False"
+"""In what a record says of its options."""
 Unit = tuple[str, str]
 """(report path, detector)."""
 
@@ -105,6 +108,8 @@ class ScanOptions:
     """A git commit: detectors of single files look at what differs from it, and what it has is no news."""
     imports: tuple[Path, ...] = ()
     """SARIF files of other tools, whose results become findings of this run."""
+    excerpts: bool = True
+    """Whether the record may hold words of the sources; see `detectors.withholding`."""
 
     def shown(self) -> tuple[str, ...]:
         """Return what shapes the result, for the evidence."""
@@ -119,6 +124,7 @@ class ScanOptions:
             f"baseline={self.baseline.name if self.baseline else ''}",
             *([f"since={self.since}"] if self.since is not None else []),
             *(f"import={file.name}" for file in self.imports),
+            *(() if self.excerpts else (NO_EXCERPTS,)),
         )
 
 
@@ -330,18 +336,9 @@ class Scan:
         imported = self._imported()
         located, absent = finding_rules.settle([*self._excused(), *imported.findings], self._known_before())
         located = self._told_of_imports(located, imported)
-        not_analysed = [*self._snapshot.not_analysed]
-        units = []
-        executed = cached = 0
-        for unit, outcome in sorted(self._outcomes.items()):
-            if isinstance(outcome, NotAnalysed):
-                not_analysed.append(outcome)
-            computed_by = self._computed_by.get(unit)
-            executed += computed_by is None
-            cached += computed_by is not None
-            state = "not-analysed" if isinstance(outcome, NotAnalysed) else "cached" if computed_by else "executed"
-            key = self._keys[unit].hex()
-            units.append(UnitRecord(*unit, state, computed_by or self.run_id, key))  # type: ignore[arg-type]
+        units = tuple(self._unit_records())
+        lost_units = [outcome for outcome in self._outcomes.values() if isinstance(outcome, NotAnalysed)]
+        cached = len(self._computed_by.keys() & self._outcomes.keys())
         planned = sum(stage.planned for stage in self._stages.values())
         lost = sorted(set(self._keys) - set(self._outcomes))
         problems = list(self._problems)
@@ -350,7 +347,7 @@ class Scan:
             problems.append(
                 f"{planned} units were planned and {len(self._outcomes)} were answered; without answer: {shown}"
             )
-        return RunRecord(
+        record = RunRecord(
             run_id=self.run_id,
             version=_version(),
             started=self._started.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -369,13 +366,13 @@ class Scan:
             files=self._snapshot.files,
             excluded=self._snapshot.excluded,
             detectors=(*self._identities.values(), *imported.detectors),
-            units=tuple(units),
+            units=units,
             batches=tuple(sorted(self._batches, key=lambda batch: batch.start_s)),
             findings=located,
-            not_analysed=tuple(sorted(not_analysed)),
+            not_analysed=tuple(sorted([*self._snapshot.not_analysed, *lost_units])),
             absent=absent,
             planned=planned,
-            executed=executed,
+            executed=len(units) - cached,
             cached=cached,
             whole=not problems,
             problems=(*problems, *self._warnings, *self._closures.warnings, *self._cache.warnings),
@@ -384,6 +381,14 @@ class Scan:
             since=None if self._change is None else self._change.record(self._narrowed),
             imports=imported.records,
         )
+        return record if self.options.excerpts else without_words(record)
+
+    def _unit_records(self) -> Iterator[UnitRecord]:
+        """Yield what became of each unit, in order."""
+        for unit, outcome in sorted(self._outcomes.items()):
+            computed_by = self._computed_by.get(unit)
+            state = "not-analysed" if isinstance(outcome, NotAnalysed) else "cached" if computed_by else "executed"
+            yield UnitRecord(*unit, state, computed_by or self.run_id, self._keys[unit].hex())  # type: ignore[arg-type]
 
     def _canary_record(self) -> CanaryRecord | None:
         """Return the canaries of the run, with the seed that they were made of; None where there were none."""

@@ -95,6 +95,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     qualification_key: str | None = None,
     since: str | None = None,
     imports: list[str] | None = None,
+    excerpts: bool = True,
 ) -> RunRecord:
     """
     Scan source trees with every detector; write and verify signed evidence.
@@ -123,6 +124,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         qualification_key: File of the public key that signed them.
         since: Git commit; only what differs from it is looked at, and only what it has not counts.
         imports: SARIF files of other tools, whose results become findings of the run.
+        excerpts: Whether results and evidence may hold words of the sources.
 
     Raises:
         AccessDenied: Who asks for this run may not.
@@ -136,7 +138,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         workers=workers, cache=Path(cache) if cache else None, use_cache=use_cache, verify_cache=verify_cache,
         baseline=Path(baseline) if baseline else None, include=tuple(include or ()), exclude=tuple(exclude or ()),
         ignore=ignore, settings=settings_from(rules or {}, "the parameter rules"), canaries=evidence is not None,
-        since=since, imports=tuple(map(Path, imports or ())),
+        since=since, imports=tuple(map(Path, imports or ())), excerpts=excerpts,
     )  # fmt: skip
     caller = _CALLER.get(None) or _of_the_worker()
     folder = None if evidence is None else Path(evidence.replace(STARTED, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
@@ -224,6 +226,7 @@ def run_scan_flow(
             qualification_key=None if qualification_key is None else str(qualification_key.absolute()),
             since=options.since,
             imports=[str(file.absolute()) for file in options.imports],
+            excerpts=options.excerpts,
         )
     except (NotWhole, quality.NotValid) as problem:
         return problem.record
