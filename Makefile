@@ -10,7 +10,7 @@ SCORE := 93
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead monitor-cost balance hook-speed simulate ledger-speed audit-overhead
+.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential scaling reduce-speed rule-growth pool-overhead report-speed monitor-cost balance simulate ledger-speed audit-overhead evidence-cost hook-speed
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,7 +40,8 @@ corpus: $(STAMP) ## Measure the Power of Ten rules on labelled cases (fetches th
 
 test-services: $(STAMP) ## Run the tests that need system packages (gcc, g++, cppcheck, openssl, semgrep: installed where missing)
 	@sh tests/system_packages.sh
-	$(BIN)/python -m pytest -q -n $(JOBS) -m system tests
+	@mkdir -p .screenshots
+	SCREENSHOTS=.screenshots $(BIN)/python -m pytest -q -n $(JOBS) -m system tests
 
 rule-speed: $(STAMP) ## Measure how fast the rules read, beside what only parses (after `make demo` or `make corpus`)
 	$(BIN)/python -m benchmarks.rule_speed $(DEMO)/sources
@@ -70,6 +71,9 @@ balance: $(STAMP) ## Measure what learnt plans and work stealing bring, on real 
 	$(BIN)/python -m benchmarks.balance recorded --pairs 8
 	$(BIN)/python -m benchmarks.balance stealing
 
+report-speed: $(STAMP) ## Measure how long the report of 50,000 findings takes to open in Chromium
+	$(BIN)/python -m benchmarks.report_page
+
 monitor-cost: $(STAMP) ## Measure what the live compliance monitor costs the pool that it watches
 	$(BIN)/python -m benchmarks.monitor_cost
 
@@ -84,6 +88,9 @@ ledger-speed: $(STAMP) ## Measure the ledger beside bare fdatasync and sha256; R
 
 audit-overhead: $(STAMP) ## Measure what audit_mode with its ledger costs a pool, on and off by turns; PAIRS=n
 	$(BIN)/python -m benchmarks.audit_overhead --pairs $(or $(PAIRS),10)
+
+evidence-cost: $(STAMP) ## Measure what coverage, canaries and audit cost a scan of pynacl, on and off by turns (after `make corpus`, an hour)
+	$(BIN)/python -m benchmarks.evidence_cost $(DEMO)/sources/pynacl-1.6.2
 
 prove: $(STAMP) ## Run the full counts of tampered evidence, killed runs and mutated files (an hour or so)
 	$(BIN)/python -m tests.prove

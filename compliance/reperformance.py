@@ -28,7 +28,8 @@ from detectors.detector import Registry, RuleGroup, discover
 from detectors.model import DetectorRecord, RunRecord, SourceFile
 from detectors.ports import Progress
 from detectors.rule_settings import RuleSettings
-from detectors.scan import NO_EXCERPTS, Scan, ScanOptions
+from detectors.scan import Scan, ScanOptions
+from detectors.withholding import NO_EXCERPTS
 
 __all__ = ["PREDICATE_TYPE", "Asked", "Reperformance", "ReperformedUnit", "reperform", "sampled", "statement_of"]
 

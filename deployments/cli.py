@@ -47,7 +47,7 @@ __all__ = ["app", "main"]
 CLEAN, FINDINGS, USAGE, INTERNAL, NOT_WHOLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 FORMATS = ("text", "json", "sarif", "sarif-github", "github", "gitlab", "junit", "csv")
 LEVELS = ("error", "warning", "note", "never")
-SHOWN_NOT_ANALYSED = 20
+SHOWN_NOT_ANALYSED, SHOWN_MUTED = 20, 10
 
 app = typer.Typer(
     name="detector-pool",
@@ -160,6 +160,12 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     qualification_key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Public key that signed them; this machine's own when absent.")
     ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="End within 90s, 20m or 2h: what is riskiest goes first.")
+    ] = None,
+    show_effect: Annotated[
+        bool, typer.Option("--show-effect", help="Show which findings the tree would mute if its files were obeyed.")
+    ] = False,
 ) -> None:
     """
     Scan source trees with every detector; only what changed since the last run is analysed again.
@@ -167,8 +173,14 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     Exit codes: 0 clean, 1 findings at or over --fail-on, 2 usage, 3 internal failure, 4 not whole, 130 interrupted.
     """
     from deployments.settings import Settings
+    from detectors.deadline import seconds_of
     from detectors.scan import ScanOptions
 
+    begun_s = time.monotonic()
+    if no_excerpts and show_effect:
+        raise UsageError("--show-effect tells what the tree's own files say, which --no-excerpts withholds; give one")
+    if deadline is not None and show_effect:
+        raise UsageError("--show-effect runs tools a second time, which --deadline has no time for; give one of them")
     shape = "json" if json else _choice(format_, FORMATS, "--format")
     _choice(fail_on, LEVELS, "--fail-on")
     settings = Settings.read(cache, passphrase_file)
@@ -177,7 +189,8 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         paths=tuple(paths), detectors=names, cluster=cluster, workers=workers, cache=settings.cache,
         use_cache=not no_cache, verify_cache=verify_cache, baseline=baseline, include=tuple(include or ()),
         exclude=tuple(exclude or ()), ignore=not no_ignore, settings=_rule_settings(paths, config, trust_tree),
-        canaries=evidence is not None, since=since, imports=tuple(import_sarif or ()),
+        canaries=evidence is not None, deadline_s=None if deadline is None else seconds_of(deadline),
+        since=since, imports=tuple(import_sarif or ()),
         excerpts=not no_excerpts,
     )  # fmt: skip
     if evidence is not None:
@@ -186,11 +199,14 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     with _progress() as progress:
         quality = Quality(
             validate or data_docs is not None, data_docs, waivers, qualifications,
-            qualification_key or settings.keys / "public-key.pem",
+            qualification_key or settings.keys / "public-key.pem", options if show_effect else None,
         )  # fmt: skip
         by = _by_flow if through_prefect else scan_with_evidence
         run = by(options, evidence, ledger, settings, progress, quality)
     _write(_rendered(run, shape, lines=not through_prefect), output)
+    late_s = 0.0 if options.deadline_s is None else time.monotonic() - begun_s - options.deadline_s
+    if late_s > 0:  # also where the record itself was in time, and what followed it was not
+        _say(f"detector-pool: the command ended {late_s:.1f} s after its deadline of {deadline}")
     if shape == "text" and evidence is not None:
         _say(f"report: {evidence / 'report.html'}")
         _say(f"verify: detector-pool evidence verify {evidence}")
@@ -405,6 +421,7 @@ def _by_flow(  # noqa: PLR0917  # p10: ignore[R10] the same as scan_with_evidenc
             options, evidence=evidence, keys=settings.keys, passphrase=settings.passphrase, progress=progress,
             ledger=place, validate_tables=quality.wanted, data_docs=quality.docs, waivers=quality.waivers,
             qualifications=quality.qualifications, qualification_key=quality.qualification_key,
+            show_effect=quality.effect_of is not None,
         )  # fmt: skip
 
 
@@ -453,13 +470,16 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
     if counts:
         rows = [(*map(plain, key), str(counts[key]), str(muted[key] or "")) for key in sorted(counts)]
         parts.append(_table(("detector", "rule", "level", "findings", "suppressed"), rows))
-    if run.not_analysed:
-        parts.append(f"not analysed ({len(run.not_analysed)}):")
-        for entry in run.not_analysed[:SHOWN_NOT_ANALYSED]:
+    tried = [entry for entry in run.not_analysed if entry.reason != "not-reached"]
+    if tried:
+        parts.append(f"not analysed ({len(tried)}):")
+        for entry in tried[:SHOWN_NOT_ANALYSED]:
             who = f" by {entry.detector}" if entry.detector else ""
             parts.append(plain(f"  {entry.path}{who}: {entry.reason}" + (f": {entry.detail}" if entry.detail else "")))
-        if len(run.not_analysed) > SHOWN_NOT_ANALYSED:
-            parts.append(f"  … and {len(run.not_analysed) - SHOWN_NOT_ANALYSED} more (--json lists all)")
+        if len(tried) > SHOWN_NOT_ANALYSED:
+            parts.append(f"  … and {len(tried) - SHOWN_NOT_ANALYSED} more (--json lists all)")
+    parts += _deadline_lines(run)
+    parts += [plain(line) for line in _effect_lines(run)]
     hidden = sum(entry.files for entry in run.excluded)
     if hidden:
         parts.append(f"out of scope: {hidden} files (--no-ignore scans what .gitignore hides)")
@@ -482,6 +502,44 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
     if not run.whole:
         parts.append("THIS RUN IS NOT WHOLE: see the warnings above")
     return ("\n".join(parts) + "\n").encode("utf-8", "backslashreplace")
+
+
+def _deadline_lines(run: RunRecord) -> Iterator[str]:
+    """Yield how far a run with a deadline came, and what its predictions were worth."""
+    if run.deadline is None:
+        return
+    from detectors.deadline import STATED, calibration
+
+    left = Counter(entry.detector for entry in run.not_analysed if entry.reason == "not-reached")
+    reached = run.planned - left.total()
+    yield (
+        f"deadline {run.deadline.limit_s:g} s: {reached} of {run.planned} units reached "
+        f"({reached / max(run.planned, 1):.1%}), the record made after {run.seconds:.1f} s"
+    )
+    if left:
+        told = ", ".join(f"{count} by {name}" for name, count in sorted(left.items()))
+        yield f"NOT REACHED: {told} (--json lists all)"
+    found = calibration(run.batches)
+    if found.share is not None:
+        yield (
+            f"predictor: {found.inside} of {found.batches} durations inside the stated interval ({found.share:.0%}, "
+            f"95 % interval {found.low:.0%} to {found.high:.0%}; {STATED:.0%} were to be)"
+        )
+
+
+def _effect_lines(run: RunRecord) -> Iterator[str]:
+    """Yield what the tree would have muted, where that was asked for."""
+    if run.effects is None:
+        return
+    yield f"what the tree would mute, if it were obeyed ({len(run.effects)}):"
+    for effect in run.effects:
+        who = f"{effect.kind} for {effect.detector}" if effect.detector else effect.kind
+        things = ", ".join(effect.things[:3]) + (f" and {len(effect.things) - 3} more" * (len(effect.things) > 3))
+        told = f"{len(effect.muted)} findings" if effect.state == "shown" else f"{effect.state}: {effect.told}"
+        yield f"  {who} ({things}): {told}"
+        yield from (f"    {one.path}:{one.line}: {one.rule}" for one in effect.muted[:SHOWN_MUTED])
+        if len(effect.muted) > SHOWN_MUTED:
+            yield f"    … and {len(effect.muted) - SHOWN_MUTED} more (--json lists all)"
 
 
 def _compared(run: RunRecord) -> Iterator[str]:

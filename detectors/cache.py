@@ -44,6 +44,10 @@ CREATE TABLE IF NOT EXISTS stat (
     root TEXT NOT NULL, path BLOB NOT NULL, entry BLOB NOT NULL, PRIMARY KEY (root, path)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS timing (detector TEXT PRIMARY KEY, sums BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answered (
+    root TEXT NOT NULL, path BLOB NOT NULL, detector TEXT NOT NULL, digest TEXT NOT NULL, findings REAL NOT NULL,
+    PRIMARY KEY (root, path, detector)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS value (
     key BLOB PRIMARY KEY, value BLOB NOT NULL, checksum BLOB NOT NULL, stored REAL NOT NULL
 ) WITHOUT ROWID;
@@ -223,6 +227,25 @@ class ResultCache:
         encode = msgspec.msgpack.Encoder().encode
         rows = [(root, path, encode(entry)) for path, entry in entries.items()]
         self._write("INSERT OR REPLACE INTO stat VALUES (?, ?, ?)", rows)
+
+    def answered(self, root: str) -> dict[tuple[bytes, str], tuple[Digest, float]]:
+        """Return by raw path and detector the content that was last answered for, and how much was found so far."""
+        rows = self._read("SELECT path, detector, digest, findings FROM answered WHERE root = ?", (root,))
+        return {(path, detector): (digest, findings) for path, detector, digest, findings in rows}
+
+    def remember_answered(self, root: str, answers: Iterable[tuple[bytes, str, Digest, int]]) -> None:
+        """
+        Keep which contents of a root were answered.
+
+        Args:
+            root: Absolute path.
+            answers: Raw path, detector, digest of the content, and findings; those of earlier runs count half.
+        """
+        self._write(
+            "INSERT INTO answered VALUES (?, ?, ?, ?, ?) ON CONFLICT (root, path, detector) "
+            "DO UPDATE SET digest = excluded.digest, findings = findings / 2 + excluded.findings",
+            [(root, *answer) for answer in answers],
+        )
 
     def timings(self) -> dict[str, Timing]:
         """Return the history of each detector; one of a newer release is left alone, with a warning."""

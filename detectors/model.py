@@ -19,6 +19,7 @@ __all__ = [
     "CanaryCount",
     "CanaryRecord",
     "Completed",
+    "DeadlineRecord",
     "DetectorRecord",
     "Digest",
     "Excluded",
@@ -31,6 +32,8 @@ __all__ = [
     "Level",
     "LocatedFinding",
     "Marker",
+    "MutedFinding",
+    "MutingEffect",
     "Narrowed",
     "NotAnalysed",
     "Outcome",
@@ -64,6 +67,7 @@ Reason = Literal[
     "changed",
     "crashed",
     "header-missing",
+    "not-reached",
     "not-reported",
     "parse-error",
     "special-file",
@@ -77,7 +81,7 @@ Reason = Literal[
 """Why a file has no result. Closed, so that a report can count every case."""
 
 
-class Region(msgspec.Struct, frozen=True, order=True):
+class Region(msgspec.Struct, frozen=True, gc=False, order=True):
     """Where in a file: lines and columns from 1, columns in Unicode code points, the end column exclusive."""
 
     start_line: int
@@ -107,7 +111,7 @@ class Suppression(msgspec.Struct, frozen=True):
     """Such as `2027-01-31`; empty for no end."""
 
 
-class Marker(msgspec.Struct, frozen=True, array_like=True):
+class Marker(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A comment that asks for silence about rules of ours; see `detectors.suppressions`."""
 
     line: int
@@ -125,7 +129,7 @@ class Marker(msgspec.Struct, frozen=True, array_like=True):
     """Why it has no effect; empty for a good one."""
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Finding(msgspec.Struct, frozen=True, gc=False):
     """What a detector says of one place in a file (SARIF *result*); it does not know the file's path."""
 
     rule: str
@@ -292,6 +296,44 @@ class BatchRecord(msgspec.Struct, frozen=True):
     seconds: float
     predicted_s: float
     files: int
+    low_s: float = 0.0
+    high_s: float = 0.0
+    """The interval of 90 % that was stated for its seconds before it began; both 0 where none was."""
+    ended: bool = False
+    """Whether a deadline ended it: its seconds are those until then, and it gave no answer."""
+
+
+class DeadlineRecord(msgspec.Struct, frozen=True):
+    """What a run was given in time; what it did not reach is *not analysed* for the reason `not-reached`."""
+
+    limit_s: float
+    """From the start of the scan."""
+    reserved_s: float
+    """Of it, what was kept free of batches, for all that comes after them."""
+
+
+class MutedFinding(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """A finding of this run that would not be there if the tree had its way."""
+
+    path: str
+    line: int
+    rule: str
+
+
+class MutingEffect(msgspec.Struct, frozen=True, order=True):
+    """What one kind of muting thing in the tree would have done to one detector."""
+
+    kind: Literal["configuration", "ignore-files", "markers"]
+    detector: str
+    """Empty for ignore files, which hide from all."""
+    things: tuple[str, ...]
+    """Files of the tree; of ignore files the line that hides, such as `.gitignore:3: *.o`."""
+    state: Literal["shown", "never-run", "not-shown"]
+    """`never-run`: it can execute code of the tree. `not-shown`: there is no run that would show it."""
+    told: str = ""
+    """Why it was not shown."""
+    muted: tuple[MutedFinding, ...] = ()
+    """Findings that are gone where the tree is obeyed."""
 
 
 class CanaryCount(msgspec.Struct, frozen=True, order=True):
@@ -475,6 +517,10 @@ class RunRecord(msgspec.Struct, frozen=True):
     """One for each detector, where statements were given."""
     canaries: CanaryRecord | None = None
     """None for a run without canaries."""
+    deadline: DeadlineRecord | None = None
+    """None for a run without one."""
+    effects: tuple[MutingEffect, ...] | None = None
+    """What the tree would have muted, where that was asked for; None where it was not."""
     since: SinceRecord | None = None
     """None for a run that looked at everything."""
     imports: tuple[ImportRecord, ...] = ()
@@ -488,5 +534,8 @@ class RunRecord(msgspec.Struct, frozen=True):
             raise ValueError(f"a run of {self.planned} planned units is not whole with {len(self.units)}")
         if not self.whole and not self.problems:
             raise ValueError("a run that is not whole says why")
+        unreached = any(entry.reason == "not-reached" for entry in self.not_analysed)
+        if unreached and (self.whole or self.deadline is None):
+            raise ValueError("what was not reached was left by a deadline, and such a run is not whole")
         if not self.seconds >= 0 or self.workers < 1:
             raise ValueError(f"{self.seconds} seconds of {self.workers} workers make no run")

@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -47,8 +48,10 @@ __all__ = [
     "Limits",
     "ShadowTree",
     "analyse_in_context",
+    "analyse_obeying",
     "analyse_with_tool",
     "end_all",
+    "lies_plainly",
     "network_isolated",
     "run",
     "safe_name",
@@ -59,6 +62,7 @@ Answers = dict[str, FileReport | NotAnalysed]
 ARGUMENT_BYTES = 96 << 10
 """For the file names of one command: the kernel's 128 KiB a string and pre-commit's cap, less room for options."""
 PLAIN_COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,120}\Z")
+PLAIN_NAME = re.compile(r"\.?[A-Za-z0-9_][A-Za-z0-9_.+-]{0,120}\Z")
 CONFIGURATION = frozenset(
     {
         "compile_commands.json",
@@ -218,10 +222,13 @@ class ShadowTree:
 
     Args:
         sources: Report path to bytes.
+        obeyed: The same of files that a tool shall find under their own names, where it is let obey the tree.
     """
 
-    def __init__(self, sources: Mapping[str, bytes]) -> None:
-        self._sources = {safe_name(path): data for path, data in sources.items()}
+    def __init__(self, sources: Mapping[str, bytes], obeyed: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        own = {safe_name(path): data for path, data in sources.items()}
+        self._sources = {**obeyed, **own}
+        assert all(lies_plainly(path) for path in obeyed), "they are checked before, and lie below the folder"
         self.paths = {safe_name(path): path for path in sources}
         """Safe name to report path."""
         assert len(self.paths) == len(sources), "two paths share a safe name"
@@ -283,6 +290,32 @@ def analyse_with_tool(
         return _analyse_once(tool, {path: sources[path] for path in paths}, watch or Watch(tool.name, ()))
 
     return _halving(tool, [(Context(), list(batch)) for batch in _argument_batches(sources)], once, breaker)
+
+
+def lies_plainly(path: str) -> bool:
+    """Tell whether a file of the tree may lie in a shadow tree under its own name, whatever that is."""
+    *folders, name = path.split("/")
+    return len(path) <= 400 and all(map(PLAIN_COMPONENT.match, folders)) and bool(PLAIN_NAME.match(name))
+
+
+def analyse_obeying(tool: Tool, sources: Mapping[str, bytes]) -> dict[str, FileReport | NotAnalysed]:
+    """
+    Run a tool that is let obey its tree (`Tool.obeying`) on files; nothing is divided, and nothing tried again.
+
+    Args:
+        tool: One that reads no closures.
+        sources: Report path to bytes.
+
+    Raises:
+        ToolError: It failed.
+        DetectorWroteFiles: It changed its files.
+    """
+    assert tool.hears is not None, "who obeys nothing is run as in any scan"
+    answers: Answers = {}
+    for batch in _argument_batches(sources):
+        answers |= _analyse_once(tool, batch, Watch(tool.name, ()))
+    assert answers.keys() == sources.keys(), "each file has an answer"
+    return answers
 
 
 def analyse_in_context(
@@ -456,7 +489,7 @@ def _analyse_once(tool: Tool, files: Mapping[str, bytes], watch: Watch) -> dict[
     sources = {**files, **watch.sources()}
     assert len(sources) == len(files) + len(watch.canaries), "no file has the name of a canary, which none can know"
     prepared = {path: tool.prepare(data) for path, data in sources.items()}
-    with ShadowTree(prepared) as shadow:
+    with ShadowTree(prepared, tool.obeyed) as shadow:
         names = sorted(shadow.paths)
         completed = run(tool.name, tool.command(names), shadow.folder, _limits(tool), len(names))
         changed = shadow.changed()

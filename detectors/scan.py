@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import graphlib
 import hashlib
+import math
 import os
 import platform
 import random
@@ -36,6 +37,7 @@ from detectors import findings as finding_rules
 from detectors import snapshot as snapshots
 from detectors.cache import CachedResult, ResultCache, result_key
 from detectors.canaries import SEED_BYTES
+from detectors.deadline import DeadlineGate, risk_of, warnings_of
 from detectors.detector import ClosureTool, Detector, Registry, RuleGroup, Tool, discover, fact_readers
 from detectors.errors import ClusterLost, DetectorBroken, SourceChanged, UsageError
 from detectors.model import (
@@ -43,6 +45,7 @@ from detectors.model import (
     BatchRecord,
     CanaryCount,
     CanaryRecord,
+    DeadlineRecord,
     DetectorRecord,
     Digest,
     Finding,
@@ -59,22 +62,28 @@ from detectors.ports import Progress, open_cluster
 from detectors.retries import RetryPolicy
 from detectors.rule_settings import RuleSettings
 from detectors.tree_closures import NO_CLOSURE, TreeClosures
-from detectors.withholding import without_words
-from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
+from detectors.withholding import NO_EXCERPTS, without_words
+from detectors.workload_optimizer import Batch, BatchLimits, Risk, WorkloadOptimizer
 
 if TYPE_CHECKING:
     from detectors.batch import BatchResult
     from detectors.changes import Change
     from detectors.parallel_executor import Backend, ParallelExecutor
 
-__all__ = ["CLUSTER_LOST", "NO_EXCERPTS", "Scan", "ScanOptions", "Stage", "scan"]
+__all__ = ["CLUSTER_LOST", "Scan", "ScanOptions", "Stage", "scan"]
 
 WORTH_A_CLUSTER_S = 30.0
 """Predicted seconds a worker below which starting a cluster costs more than it brings (2 to 3 s, and 1 s a worker)."""
 CLUSTER_LOST = RetryPolicy(attempts=3, base_s=1.0, on=(ClusterLost,))
 """For both doors: what was finished is in the cache, and a new cluster does the rest."""
-NO_EXCERPTS = "excerpts=False"
-"""In what a record says of its options."""
+CLOSING, CLOSING_SEALED = "(closing)", "(closing with evidence)"
+"""Names under which it is learnt how long the end of a run takes, after its last batch; no detector can carry them."""
+CLOSING_S, CLOSING_SEALED_S, CLOSING_RATE, CLOSING_SHARE = 0.3, 4.0, 0.02, 0.5
+"""Seconds without and with evidence, and a megabyte, believed of it until learnt; its most of a deadline."""
+CLOSING_LEAST_S = 2.0
+"""Kept of a long deadline at the least."""
+MOST_ROUNDS = 50
+"""Of looking for what may still begin before a deadline; each begins something, and teaches what the next predicts."""
 Unit = tuple[str, str]
 """(report path, detector)."""
 
@@ -104,6 +113,8 @@ class ScanOptions:
     """Limits, vocabulary and selection of the rules."""
     canaries: bool = False
     """Whether each batch holds known violations that its detectors must report; see `detectors.canaries`."""
+    deadline_s: float | None = None
+    """Seconds from the start in which the run shall end, riskiest first; see `detectors.deadline`."""
     since: str | None = None
     """A git commit: detectors of single files look at what differs from it, and what it has is no news."""
     imports: tuple[Path, ...] = ()
@@ -122,6 +133,7 @@ class ScanOptions:
             f"use_cache={self.use_cache}",
             f"verify_cache={self.verify_cache}",
             f"baseline={self.baseline.name if self.baseline else ''}",
+            *(() if self.deadline_s is None else (f"deadline={self.deadline_s:g}s",)),
             *([f"since={self.since}"] if self.since is not None else []),
             *(f"import={file.name}" for file in self.imports),
             *(() if self.excerpts else (NO_EXCERPTS,)),
@@ -164,10 +176,7 @@ class Scan:
         *,
         at: tuple[snapshots.Snapshot, Mapping[str, frozenset[str]]] | None = None,
     ) -> None:
-        if not 0 <= options.verify_cache <= 1:
-            raise UsageError(f"--verify-cache takes a fraction from 0 to 1, not {options.verify_cache}")
-        if options.workers is not None and options.workers < 1:
-            raise UsageError(f"--workers takes a number from 1, not {options.workers}")
+        _refuse(options)
         self.options = options
         self.run_id = uuid.uuid4().hex
         self.workers = options.workers or len(os.sched_getaffinity(0))
@@ -177,6 +186,7 @@ class Scan:
         self._progress = progress or (lambda _stage, _done, _total: None)
         self._started = datetime.now(UTC)
         self._clock = time.perf_counter()
+        self._begun_s = time.monotonic()
         self._lock = threading.Lock()
         self._stack = contextlib.ExitStack()
         self._baseline = finding_rules.Baseline.read(options.baseline) if options.baseline else None
@@ -203,6 +213,13 @@ class Scan:
         self._problems: list[str] = []
         self._warnings: list[str] = []
         self._done = 0
+        self._gate: DeadlineGate | None = None
+        self._reserved_s = 0.0
+        self._risk: dict[Unit, tuple[bool, float]] = {}
+        self._unreached: dict[Unit, NotAnalysed] = {}
+        self._computed: list[tuple[str, bytes, str, Digest, int]] = []
+        """Root, raw path, detector, content and findings of what this run computed."""
+        self._closing_from_s: float | None = None
 
     def __enter__(self) -> Scan:
         """Return itself."""
@@ -216,7 +233,16 @@ class Scan:
             self._executor.close()
         if self._coming is not None:
             futures.wait([self._coming])  # what is half open cannot be closed
+        if self._closing_from_s is not None and kind is None:
+            size_bytes = sum(file.size_bytes for file in self._files.values())
+            seconds = time.monotonic() - self._closing_from_s
+            self._optimizer.observe(self._closing, size_bytes, seconds, files=len(self._files))
         self._cache.remember_timings(self._optimizer.timings())
+        by_root: dict[str, list[tuple[bytes, str, Digest, int]]] = {}
+        for root, *answer in self._computed:
+            by_root.setdefault(root, []).append(tuple(answer))  # type: ignore[arg-type]  # all but the first
+        for root, answers in by_root.items():
+            self._cache.remember_answered(root, answers)
         self._stack.close()
 
     def run(self) -> RunRecord:
@@ -256,6 +282,8 @@ class Scan:
         for detector in self._registry:
             self._optimizer.register_detector(detector.name, complexity_score=detector.complexity_score)
         self._identities = {detector.name: self._identify(detector) for detector in self._registry}
+        if self.options.deadline_s is not None:
+            self._open_gate(self.options.deadline_s)
         for detectors in _stages(self._registry):
             stage = self._plan_stage(detectors)
             self._stages[stage.name] = stage
@@ -299,13 +327,21 @@ class Scan:
 
     def execute_all(self) -> None:
         """
-        Run all stages' batches together, longest first; a cluster that is lost is replaced.
+        Run all stages' batches together; a cluster that is lost is replaced.
+
+        The longest go first; with a deadline the riskiest, and what is not expected to end in time does not begin.
 
         Raises:
             DetectorBroken, ClusterError, ClusterLost: As `execute`.
         """
-        planned = [batch for stage in self._stages.values() for batch in stage.batches]
-        planned.sort(key=lambda batch: (-batch.predicted_s, batch.name))
+        if self._gate is None:
+            planned = [batch for stage in self._stages.values() for batch in stage.batches]
+            self._run_again_if_lost(sorted(planned, key=lambda batch: (-batch.predicted_s, batch.name)))
+        else:
+            self._execute_in_time(self._gate)
+        self._closing_from_s = time.monotonic()
+
+    def _run_again_if_lost(self, planned: Sequence[Batch]) -> None:
         if not planned:
             return
         try:
@@ -317,6 +353,35 @@ class Scan:
                         raise  # the first was made before there was anything to retry
                     self._run(batch for batch in planned if not self._answered(batch))
 
+    def _execute_in_time(self, gate: DeadlineGate) -> None:
+        """Run what may still begin, riskiest first, until nothing may; the rest was not reached."""
+        for _ in range(MOST_ROUNDS):
+            planned = [batch for stage in self._stages.values() for batch in stage.batches]
+            answered = len(self._outcomes)
+            self._run_again_if_lost(sorted(planned, key=self._place))
+            if len(self._outcomes) == answered:
+                break
+            self.only({(file.path, name) for batch in planned for file in batch.files for name in batch.detectors}
+                      - self._outcomes.keys())  # fmt: skip
+        ended: set[Unit] = set()
+        for batch, seconds in gate.running(time.monotonic()):
+            ended |= {(file.path, name) for file in batch.files for name in batch.detectors}
+            start_s = time.monotonic() - seconds - self._begun_s
+            if seconds > batch.predicted_s:
+                # It would have taken longer still; but who learns nothing of it plans the same again.
+                self._optimizer.observe_batch(msgspec.structs.replace(batch, one_process=True), seconds, ())
+            self._batches.append(
+                BatchRecord(batch.name, "", max(start_s, 0.0), seconds, batch.predicted_s, len(batch.files),
+                            batch.low_s, batch.high_s, ended=True)
+            )  # fmt: skip
+        for unit in sorted(self._keys.keys() - self._outcomes.keys()):
+            told = "it was being analysed when the time was up" if unit in ended else "the time was up before it began"
+            self._unreached[unit] = NotAnalysed(*unit, "not-reached", told)
+
+    def _place(self, batch: Batch) -> tuple[tuple[bool, float], float, str]:
+        """Return a batch's place in the order of risk; its first file is its riskiest."""
+        return min(self._risk[batch.files[0].path, name] for name in batch.detectors), batch.predicted_s, batch.name
+
     def reduce(self) -> None:
         """Run the rules over the whole tree on the facts of all files, in the order of the detectors' needs."""
         groups = {detector.name: detector for detector in self._registry if isinstance(detector, RuleGroup)}
@@ -324,7 +389,13 @@ class Scan:
             {name: [need for need in group.needs if need in groups] for name, group in groups.items()}
         )
         for name in order.static_order():
-            if groups[name].tree_rules:
+            if not groups[name].tree_rules:
+                continue
+            if self._is_partly_reached(groups[name]):
+                self._warnings.append(
+                    f"the rules of {name} over the whole tree were not run: what they read was not reached everywhere"
+                )
+            else:
                 self._reduce_group(groups[name])
         self._progress("reduce", 1, 1)
 
@@ -336,22 +407,32 @@ class Scan:
         imported = self._imported()
         located, absent = finding_rules.settle([*self._excused(), *imported.findings], self._known_before())
         located = self._told_of_imports(located, imported)
+        # Of what was not reached it is not known whether it is still there.
+        absent = tuple(one for one in absent if (one.get("path"), one.get("detector")) not in self._unreached)
         units = tuple(self._unit_records())
         lost_units = [outcome for outcome in self._outcomes.values() if isinstance(outcome, NotAnalysed)]
         cached = len(self._computed_by.keys() & self._outcomes.keys())
         planned = sum(stage.planned for stage in self._stages.values())
-        lost = sorted(set(self._keys) - set(self._outcomes))
+        lost = sorted(self._keys.keys() - self._outcomes.keys() - self._unreached.keys())
         problems = list(self._problems)
-        if planned != len(self._outcomes) or lost:
+        if planned != len(self._outcomes) + len(self._unreached) or lost:
             shown = ", ".join(f"{path} by {detector}" for path, detector in lost[:3])
             problems.append(
                 f"{planned} units were planned and {len(self._outcomes)} were answered; without answer: {shown}"
             )
+        if self._unreached:
+            problems.append(
+                f"{len(self._unreached)} of {planned} units were not reached within {self.options.deadline_s:g} s"
+            )
+        seconds = time.perf_counter() - self._clock
+        whole = not problems
+        if self.options.deadline_s is not None:
+            problems += warnings_of(self.options.deadline_s, seconds, self._batches)
         record = RunRecord(
             run_id=self.run_id,
             version=_version(),
             started=self._started.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            seconds=time.perf_counter() - self._clock,
+            seconds=seconds,
             command=self.options.shown(),
             platform={
                 "python": platform.python_version(),
@@ -369,15 +450,16 @@ class Scan:
             units=units,
             batches=tuple(sorted(self._batches, key=lambda batch: batch.start_s)),
             findings=located,
-            not_analysed=tuple(sorted([*self._snapshot.not_analysed, *lost_units])),
+            not_analysed=tuple(sorted([*self._snapshot.not_analysed, *self._unreached.values(), *lost_units])),
             absent=absent,
             planned=planned,
             executed=len(units) - cached,
             cached=cached,
-            whole=not problems,
+            whole=whole,
             problems=(*problems, *self._warnings, *self._closures.warnings, *self._cache.warnings),
             findings_digest=finding_rules.digest(located),
             canaries=self._canary_record(),
+            deadline=None if self._gate is None else DeadlineRecord(self.options.deadline_s or 0.0, self._reserved_s),
             since=None if self._change is None else self._change.record(self._narrowed),
             imports=imported.records,
         )
@@ -435,7 +517,7 @@ class Scan:
         narrowed = {name: paths | gone for name, paths in self._narrowed.items()}
         cluster = "inline" if self.options.cluster in {None, "local"} else self.options.cluster
         options = dataclasses.replace(
-            self.options, since=None, canaries=False, verify_cache=0.0, cluster=cluster, imports=()
+            self.options, since=None, canaries=False, verify_cache=0.0, cluster=cluster, imports=(), deadline_s=None
         )
         with Scan(options, at=(self._change.base, narrowed)) as scan:
             record = scan.run()
@@ -484,6 +566,23 @@ class Scan:
         )
 
     # -- planning --------------------------------------------------------------------------------------------------
+
+    @property
+    def _closing(self) -> str:
+        return CLOSING_SEALED if self.options.canaries else CLOSING
+
+    def _open_gate(self, deadline_s: float) -> None:
+        """Learn the risk of each unit, and how much of the deadline must be kept for the end of the run."""
+        assert self._snapshot is not None, "take the snapshot first"
+        start_s = CLOSING_SEALED_S if self.options.canaries else CLOSING_S
+        self._optimizer.register_detector(self._closing, complexity_score=CLOSING_RATE)
+        said = self._optimizer.predict_call(self._closing, list(self._files.values()), start_s)
+        # What is ended late (a rule in a thread cannot be) still takes the processor while the run is closed.
+        least_s = min(max(deadline_s / 20, CLOSING_S), CLOSING_LEAST_S)
+        self._reserved_s = min(max(said.high_s, least_s), CLOSING_SHARE * deadline_s)
+        self._gate = DeadlineGate(self._begun_s + deadline_s - self._reserved_s, self._optimizer.predict_batch)
+        known = [self._cache.answered(root.path) for root in self._snapshot.roots]
+        self._risk = risk_of(self._snapshot.files, [detector.name for detector in self._registry], known)
 
     def _identify(self, detector: Detector) -> DetectorRecord:
         digest = hashlib.sha256()
@@ -561,7 +660,11 @@ class Scan:
             misses.setdefault(tuple(names), []).append(self._files[path])
         batches: list[Batch] = []
         for group, files in sorted(misses.items()):
-            planned = self._optimizer.plan(stage, group, files, self.workers, _limits(detectors))
+            risk = None
+            if self.options.deadline_s is not None:
+                order = {file.path: min(self._risk[file.path, name] for name in group) for file in files}
+                risk = Risk(self.options.deadline_s, order)
+            planned = self._optimizer.plan(stage, group, files, self.workers, _limits(detectors), risk=risk)
             batches += (self._equipped(batch, detectors) for batch in planned)
         assert sum(len(batch.files) for batch in batches) == len(wanted), "each file is in one batch of a stage"
         return tuple(batches)
@@ -640,6 +743,7 @@ class Scan:
         return all((file.path, name) in self._outcomes for file in batch.files for name in batch.detectors)
 
     def _take(self, batch: Batch, result: BatchResult) -> None:
+        assert self._snapshot is not None, "take the snapshot first"
         keyed = [(self._keys[outcome.path, outcome.detector], outcome) for outcome in result.outcomes]
         with self._lock:
             for outcome in result.outcomes:
@@ -653,8 +757,14 @@ class Scan:
             self._done += len(batch.files)
             start_s = max(0.0, result.started - self._started.timestamp())
             self._batches.append(
-                BatchRecord(batch.name, result.worker, start_s, result.seconds, batch.predicted_s, len(batch.files))
-            )
+                BatchRecord(batch.name, result.worker, start_s, result.seconds, batch.predicted_s, len(batch.files),
+                            batch.low_s, batch.high_s)
+            )  # fmt: skip
+            for outcome in result.outcomes:
+                file = self._files[outcome.path]
+                found = len(outcome.report.findings) if isinstance(outcome, Analysed) else 0
+                root = self._snapshot.roots[file.root].path
+                self._computed.append((root, file.raw, outcome.detector, file.digest, found))
         self._cache.store(self.run_id, keyed)
         self._optimizer.observe_batch(batch, result.seconds, result.outcomes)
 
@@ -672,7 +782,7 @@ class Scan:
             if self._executor is None:
                 from detectors.parallel_executor import ParallelExecutor
 
-                self._executor = ParallelExecutor(self._open_backend())
+                self._executor = ParallelExecutor(self._open_backend(), self._gate)
             return self._executor
 
     def _open_backend(self) -> Backend:
@@ -681,6 +791,8 @@ class Scan:
         cluster = self.options.cluster
         if cluster is None:
             predicted_s = sum(stage.predicted_s for stage in self._stages.values())
+            if self.options.deadline_s is not None:
+                predicted_s = min(predicted_s, self.options.deadline_s * self.workers)
             cluster = "local" if self.workers > 1 and predicted_s / self.workers > WORTH_A_CLUSTER_S else "inline"
         if cluster == "inline":
             return InProcess(self.workers)
@@ -716,6 +828,12 @@ class Scan:
         return client
 
     # -- reduce and settle -----------------------------------------------------------------------------------------
+
+    def _is_partly_reached(self, group: RuleGroup) -> bool:
+        """Tell whether a deadline left out something that the group's rules over the whole tree read."""
+        names = {group.name, *group.needs}
+        assert group.tree_rules, "others read one file"
+        return any(detector in names for _, detector in self._unreached)
 
     def _reduce_group(self, group: RuleGroup) -> None:
         names = (group.name, *group.needs)
@@ -786,9 +904,13 @@ class Scan:
             if isinstance(outcome, Analysed) and outcome.report.markers
         }
         ran = {name: frozenset(rule.id for rule in record.rules) for name, record in self._identities.items()}
+        for group in self._registry:
+            if isinstance(group, RuleGroup) and group.tree_rules and self._is_partly_reached(group):
+                ran[group.name] -= {rule.id for rule in group.tree_rules}
         speakers = {item.name: item for item in self._registry if isinstance(item, Tool) and item.speaks_for}
         # Only a tool that answered for every file says something by its silence.
         silent = {name for (_, name), outcome in self._outcomes.items() if isinstance(outcome, NotAnalysed)}
+        silent |= {name for _, name in self._unreached}
         heard = [tool for name, tool in speakers.items() if name not in silent]
         for detector in self._registry:
             ran[detector.name] |= {tool.speaks_for for tool in heard if tool.languages & detector.languages}
@@ -807,6 +929,18 @@ class Scan:
                 continue
             if (seen.st_size, seen.st_mtime_ns, seen.st_ino) != (file.size_bytes, file.mtime_ns, file.inode):
                 self._warnings.append(f"{file.path} changed during the scan; the results are of the snapshot")
+
+
+def _refuse(options: ScanOptions) -> None:
+    """Raise UsageError for options that cannot be followed."""
+    if not 0 <= options.verify_cache <= 1:
+        raise UsageError(f"--verify-cache takes a fraction from 0 to 1, not {options.verify_cache}")
+    if options.workers is not None and options.workers < 1:
+        raise UsageError(f"--workers takes a number from 1, not {options.workers}")
+    if options.deadline_s is not None and not 0 < options.deadline_s < math.inf:
+        raise UsageError(f"--deadline takes a duration above 0, not {options.deadline_s} s")
+    if options.deadline_s is not None and options.since is not None:
+        raise UsageError("--since scans the commit, too, and no deadline bounds that; give one of --since, --deadline")
 
 
 def scan(options: ScanOptions, progress: Progress | None = None) -> RunRecord:

@@ -18,8 +18,10 @@ import msgspec
 from detectors import findings
 from detectors.model import Finding, Related, RunRecord, Suppression
 
-__all__ = ["WITHHELD", "without_words"]
+__all__ = ["NO_EXCERPTS", "WITHHELD", "without_words"]
 
+NO_EXCERPTS: Final = "excerpts=False"
+"""In what a record says of its options."""
 WITHHELD: Final = "withheld"
 IGNORE_LINE: Final = re.compile(r"(?s)(.*\.gitignore:\d+): .*")
 QUOTING: Final = " is not used"

@@ -21,7 +21,7 @@ from compliance.identity import state_folder
 from compliance.judged_runs import judged
 from compliance.run_trail import LedgerPlace, RunTrail, own_ledger
 from compliance.signing import SigningKey
-from detectors.errors import DetectorPoolError
+from detectors.errors import DetectorPoolError, UsageError
 from detectors.model import RunRecord
 from detectors.ports import Progress
 from detectors.rule_settings import settings_from
@@ -93,6 +93,8 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     waivers: str | None = None,
     qualifications: str | None = None,
     qualification_key: str | None = None,
+    deadline_s: Annotated[float | None, Field(gt=0)] = None,
+    show_effect: bool = False,
     since: str | None = None,
     imports: list[str] | None = None,
     excerpts: bool = True,
@@ -122,6 +124,8 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         waivers: Folder of signed waivers.
         qualifications: Folder of qualification statements.
         qualification_key: File of the public key that signed them.
+        deadline_s: Seconds in which the run shall end: what is riskiest goes first, and what is not reached is told.
+        show_effect: Whether it is shown which findings the tree would mute if its files were obeyed.
         since: Git commit; only what differs from it is looked at, and only what it has not counts.
         imports: SARIF files of other tools, whose results become findings of the run.
         excerpts: Whether results and evidence may hold words of the sources.
@@ -133,11 +137,16 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         DetectorPoolError: As `detectors.scan.scan`.
     """
     admit_run(scan_flow.fn, locals())
+    if show_effect and not excerpts:
+        raise UsageError("show_effect tells what the tree's own files say, which excerpts withholds; give one of them")
+    if deadline_s is not None and show_effect:
+        raise UsageError("show_effect runs tools a second time, which deadline_s has no time for; give one of them")
     options = ScanOptions(
         paths=tuple(map(Path, paths)), detectors=None if detectors is None else tuple(detectors), cluster=cluster,
         workers=workers, cache=Path(cache) if cache else None, use_cache=use_cache, verify_cache=verify_cache,
         baseline=Path(baseline) if baseline else None, include=tuple(include or ()), exclude=tuple(exclude or ()),
         ignore=ignore, settings=settings_from(rules or {}, "the parameter rules"), canaries=evidence is not None,
+        deadline_s=deadline_s,
         since=since, imports=tuple(map(Path, imports or ())), excerpts=excerpts,
     )  # fmt: skip
     caller = _CALLER.get(None) or _of_the_worker()
@@ -151,6 +160,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
             record, waivers=Path(waivers) if waivers else None,
             qualifications=Path(qualifications) if qualifications else None,
             qualification_key=Path(qualification_key) if qualification_key else None,
+            effect_of=options if show_effect else None,
         )  # fmt: skip
         if validate_tables:
             record = quality.validate(_quoted(record), Path(data_docs) if data_docs else None)
@@ -180,6 +190,7 @@ def run_scan_flow(
     waivers: Path | None = None,
     qualifications: Path | None = None,
     qualification_key: Path | None = None,
+    show_effect: bool = False,
 ) -> RunRecord:
     """
     Run the flow in this process, against the server that `PREFECT_API_URL` names.
@@ -196,6 +207,7 @@ def run_scan_flow(
         waivers: Folder of signed waivers.
         qualifications: Folder of qualification statements.
         qualification_key: File of the public key that signed them.
+        show_effect: Whether it is shown what the tree would mute.
 
     Returns:
         The record, also of a run that is not whole or not valid (whose flow run has failed).
@@ -224,6 +236,8 @@ def run_scan_flow(
             waivers=None if waivers is None else str(waivers.absolute()),
             qualifications=None if qualifications is None else str(qualifications.absolute()),
             qualification_key=None if qualification_key is None else str(qualification_key.absolute()),
+            deadline_s=options.deadline_s,
+            show_effect=show_effect,
             since=options.since,
             imports=[str(file.absolute()) for file in options.imports],
             excerpts=options.excerpts,
@@ -253,7 +267,11 @@ def _scanned(options: ScanOptions, trail: RunTrail, progress: Progress) -> RunRe
         stages.snapshot(run)
         planned = stages.plan(run)
         trail.planned(planned)
-        submitted = [stages.execute.submit(run, stage.name) for stage in planned if stage.batches]
+        if scan.options.deadline_s is not None:
+            # The order of risk goes across detectors, which no task of one detector can keep.
+            submitted = [stages.execute_in_time.submit(run)]
+        else:
+            submitted = [stages.execute.submit(run, stage.name) for stage in planned if stage.batches]
         # `.result()` of each: a task that was lost stays pending for ever, while its flow would end completed.
         finished = [future.result() for future in submitted]
         assert len(finished) == len(submitted), "every submitted stage has a result or has raised"

@@ -2,7 +2,7 @@
 # Installs the programs of the system that the tests marked `system` run. Needs apt-get and root only where one is missing.
 set -eu
 missing=""
-for program in gcc g++ cppcheck openssl; do
+for program in gcc g++ cppcheck openssl chromium; do
 	command -v "$program" >/dev/null || missing="$missing $program"
 done
 if ! command -v semgrep >/dev/null; then
