@@ -54,7 +54,6 @@ app = typer.Typer(
     help="Static analysis as a build: many detectors, only what changed, findings and evidence that can be verified.",
     epilog="Example: detector-pool scan src --fail-on warning",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

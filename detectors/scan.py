@@ -413,17 +413,7 @@ class Scan:
         lost_units = [outcome for outcome in self._outcomes.values() if isinstance(outcome, NotAnalysed)]
         cached = len(self._computed_by.keys() & self._outcomes.keys())
         planned = sum(stage.planned for stage in self._stages.values())
-        lost = sorted(self._keys.keys() - self._outcomes.keys() - self._unreached.keys())
-        problems = list(self._problems)
-        if planned != len(self._outcomes) + len(self._unreached) or lost:
-            shown = ", ".join(f"{path} by {detector}" for path, detector in lost[:3])
-            problems.append(
-                f"{planned} units were planned and {len(self._outcomes)} were answered; without answer: {shown}"
-            )
-        if self._unreached:
-            problems.append(
-                f"{len(self._unreached)} of {planned} units were not reached within {self.options.deadline_s:g} s"
-            )
+        problems = self._unanswered(planned)
         seconds = time.perf_counter() - self._clock
         whole = not problems
         if self.options.deadline_s is not None:
@@ -464,6 +454,21 @@ class Scan:
             imports=imported.records,
         )
         return record if self.options.excerpts else without_words(record)
+
+    def _unanswered(self, planned: int) -> list[str]:
+        """Return why the run is not whole; empty where it is."""
+        lost = sorted(self._keys.keys() - self._outcomes.keys() - self._unreached.keys())
+        problems = list(self._problems)
+        if planned != len(self._outcomes) + len(self._unreached) or lost:
+            shown = ", ".join(f"{path} by {detector}" for path, detector in lost[:3])
+            problems.append(
+                f"{planned} units were planned and {len(self._outcomes)} were answered; without answer: {shown}"
+            )
+        if self._unreached:
+            problems.append(
+                f"{len(self._unreached)} of {planned} units were not reached within {self.options.deadline_s:g} s"
+            )
+        return problems
 
     def _unit_records(self) -> Iterator[UnitRecord]:
         """Yield what became of each unit, in order."""
