@@ -19,6 +19,7 @@ import msgspec
 from compliance.identity import open_regular
 from detectors.model import LocatedFinding, RunRecord, SourceFile
 from detectors.parsing import decode
+from detectors.withholding import NO_EXCERPTS
 
 __all__ = ["AROUND", "Excerpt", "excerpts_of"]
 
@@ -44,8 +45,11 @@ def excerpts_of(run: RunRecord, chosen: Iterable[int]) -> dict[int, Excerpt]:
 
     Args:
         run: Whose trees lie where they lay.
-        chosen: Places of the findings that are asked for; those whose file is gone, changed or over 4 MiB get none.
+        chosen: Places of the findings that are asked for; those whose file is gone, changed or over 4 MiB get none,
+            nor does any of a run whose words are withheld.
     """
+    if NO_EXCERPTS in run.command:
+        return {}
     wanted: dict[str, list[int]] = defaultdict(list)
     for place in chosen:
         wanted[run.findings[place].path].append(place)

@@ -57,7 +57,6 @@ app = typer.Typer(
     help="Static analysis as a build: many detectors, only what changed, findings and evidence that can be verified.",
     epilog="Example: detector-pool scan src --fail-on warning",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -121,6 +120,9 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     import_sarif: Annotated[
         list[Path] | None, typer.Option(metavar="FILE", help="Results of another tool, as SARIF; may be repeated.")
     ] = None,
+    no_excerpts: Annotated[
+        bool, typer.Option("--no-excerpts", help="Keep every word of the sources out of results and evidence.")
+    ] = False,
     evidence: Annotated[Path | None, typer.Option(help="New folder for the signed evidence.")] = None,
     ledger: Annotated[
         Path | None,
@@ -180,6 +182,8 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     from detectors.scan import ScanOptions
 
     begun_s = time.monotonic()
+    if no_excerpts and show_effect:
+        raise UsageError("--show-effect tells what the tree's own files say, which --no-excerpts withholds; give one")
     if deadline is not None and show_effect:
         raise UsageError("--show-effect runs tools a second time, which --deadline has no time for; give one of them")
     shape = "json" if json else _choice(format_, FORMATS, "--format")
@@ -192,6 +196,7 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         exclude=tuple(exclude or ()), ignore=not no_ignore, settings=_rule_settings(paths, config, trust_tree),
         canaries=evidence is not None, deadline_s=None if deadline is None else seconds_of(deadline),
         since=since, imports=tuple(import_sarif or ()),
+        excerpts=not no_excerpts,
     )  # fmt: skip
     if evidence is not None:
         refuse_existing(evidence)

@@ -62,6 +62,7 @@ from detectors.ports import Progress, open_cluster
 from detectors.retries import RetryPolicy
 from detectors.rule_settings import RuleSettings
 from detectors.tree_closures import NO_CLOSURE, TreeClosures
+from detectors.withholding import NO_EXCERPTS, without_words
 from detectors.workload_optimizer import Batch, BatchLimits, Risk, WorkloadOptimizer
 
 if TYPE_CHECKING:
@@ -120,6 +121,8 @@ class ScanOptions:
     """A git commit: detectors of single files look at what differs from it, and what it has is no news."""
     imports: tuple[Path, ...] = ()
     """SARIF files of other tools, whose results become findings of this run."""
+    excerpts: bool = True
+    """Whether the record may hold words of the sources; see `detectors.withholding`."""
 
     def shown(self) -> tuple[str, ...]:
         """Return what shapes the result, for the evidence."""
@@ -135,6 +138,7 @@ class ScanOptions:
             *(() if self.deadline_s is None else (f"deadline={self.deadline_s:g}s",)),
             *([f"since={self.since}"] if self.since is not None else []),
             *(f"import={file.name}" for file in self.imports),
+            *(() if self.excerpts else (NO_EXCERPTS,)),
         )
 
 
@@ -407,35 +411,16 @@ class Scan:
         located = self._told_of_imports(located, imported)
         # Of what was not reached it is not known whether it is still there.
         absent = tuple(one for one in absent if (one.get("path"), one.get("detector")) not in self._unreached)
-        not_analysed = [*self._snapshot.not_analysed, *self._unreached.values()]
-        units = []
-        executed = cached = 0
-        for unit, outcome in sorted(self._outcomes.items()):
-            if isinstance(outcome, NotAnalysed):
-                not_analysed.append(outcome)
-            computed_by = self._computed_by.get(unit)
-            executed += computed_by is None
-            cached += computed_by is not None
-            state = "not-analysed" if isinstance(outcome, NotAnalysed) else "cached" if computed_by else "executed"
-            key = self._keys[unit].hex()
-            units.append(UnitRecord(*unit, state, computed_by or self.run_id, key))  # type: ignore[arg-type]
+        units = tuple(self._unit_records())
+        lost_units = [outcome for outcome in self._outcomes.values() if isinstance(outcome, NotAnalysed)]
+        cached = len(self._computed_by.keys() & self._outcomes.keys())
         planned = sum(stage.planned for stage in self._stages.values())
-        lost = sorted(self._keys.keys() - self._outcomes.keys() - self._unreached.keys())
-        problems = list(self._problems)
-        if planned != len(self._outcomes) + len(self._unreached) or lost:
-            shown = ", ".join(f"{path} by {detector}" for path, detector in lost[:3])
-            problems.append(
-                f"{planned} units were planned and {len(self._outcomes)} were answered; without answer: {shown}"
-            )
-        if self._unreached:
-            problems.append(
-                f"{len(self._unreached)} of {planned} units were not reached within {self.options.deadline_s:g} s"
-            )
+        problems = self._unanswered(planned)
         seconds = time.perf_counter() - self._clock
         whole = not problems
         if self.options.deadline_s is not None:
             problems += warnings_of(self.options.deadline_s, seconds, self._batches)
-        return RunRecord(
+        record = RunRecord(
             run_id=self.run_id,
             version=_version(),
             started=self._started.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -454,13 +439,13 @@ class Scan:
             files=self._snapshot.files,
             excluded=self._snapshot.excluded,
             detectors=(*self._identities.values(), *imported.detectors),
-            units=tuple(units),
+            units=units,
             batches=tuple(sorted(self._batches, key=lambda batch: batch.start_s)),
             findings=located,
-            not_analysed=tuple(sorted(not_analysed)),
+            not_analysed=tuple(sorted([*self._snapshot.not_analysed, *self._unreached.values(), *lost_units])),
             absent=absent,
             planned=planned,
-            executed=executed,
+            executed=len(units) - cached,
             cached=cached,
             whole=whole,
             problems=(*problems, *self._warnings, *self._closures.warnings, *self._cache.warnings),
@@ -470,6 +455,29 @@ class Scan:
             since=None if self._change is None else self._change.record(self._narrowed),
             imports=imported.records,
         )
+        return record if self.options.excerpts else without_words(record)
+
+    def _unanswered(self, planned: int) -> list[str]:
+        """Return why the run is not whole; empty where it is."""
+        lost = sorted(self._keys.keys() - self._outcomes.keys() - self._unreached.keys())
+        problems = list(self._problems)
+        if planned != len(self._outcomes) + len(self._unreached) or lost:
+            shown = ", ".join(f"{path} by {detector}" for path, detector in lost[:3])
+            problems.append(
+                f"{planned} units were planned and {len(self._outcomes)} were answered; without answer: {shown}"
+            )
+        if self._unreached:
+            problems.append(
+                f"{len(self._unreached)} of {planned} units were not reached within {self.options.deadline_s:g} s"
+            )
+        return problems
+
+    def _unit_records(self) -> Iterator[UnitRecord]:
+        """Yield what became of each unit, in order."""
+        for unit, outcome in sorted(self._outcomes.items()):
+            computed_by = self._computed_by.get(unit)
+            state = "not-analysed" if isinstance(outcome, NotAnalysed) else "cached" if computed_by else "executed"
+            yield UnitRecord(*unit, state, computed_by or self.run_id, self._keys[unit].hex())  # type: ignore[arg-type]
 
     def _canary_record(self) -> CanaryRecord | None:
         """Return the canaries of the run, with the seed that they were made of; None where there were none."""
@@ -516,7 +524,7 @@ class Scan:
         narrowed = {name: paths | gone for name, paths in self._narrowed.items()}
         cluster = "inline" if self.options.cluster in {None, "local"} else self.options.cluster
         options = dataclasses.replace(
-            self.options, since=None, canaries=False, verify_cache=0.0, cluster=cluster, imports=()
+            self.options, since=None, canaries=False, verify_cache=0.0, cluster=cluster, imports=(), deadline_s=None
         )
         with Scan(options, at=(self._change.base, narrowed)) as scan:
             record = scan.run()

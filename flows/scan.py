@@ -97,6 +97,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     show_effect: bool = False,
     since: str | None = None,
     imports: list[str] | None = None,
+    excerpts: bool = True,
 ) -> RunRecord:
     """
     Scan source trees with every detector; write and verify signed evidence.
@@ -127,6 +128,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         show_effect: Whether it is shown which findings the tree would mute if its files were obeyed.
         since: Git commit; only what differs from it is looked at, and only what it has not counts.
         imports: SARIF files of other tools, whose results become findings of the run.
+        excerpts: Whether results and evidence may hold words of the sources.
 
     Raises:
         AccessDenied: Who asks for this run may not.
@@ -135,6 +137,8 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         DetectorPoolError: As `detectors.scan.scan`.
     """
     admit_run(scan_flow.fn, locals())
+    if show_effect and not excerpts:
+        raise UsageError("show_effect tells what the tree's own files say, which excerpts withholds; give one of them")
     if deadline_s is not None and show_effect:
         raise UsageError("show_effect runs tools a second time, which deadline_s has no time for; give one of them")
     options = ScanOptions(
@@ -143,7 +147,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         baseline=Path(baseline) if baseline else None, include=tuple(include or ()), exclude=tuple(exclude or ()),
         ignore=ignore, settings=settings_from(rules or {}, "the parameter rules"), canaries=evidence is not None,
         deadline_s=deadline_s,
-        since=since, imports=tuple(map(Path, imports or ())),
+        since=since, imports=tuple(map(Path, imports or ())), excerpts=excerpts,
     )  # fmt: skip
     caller = _CALLER.get(None) or _of_the_worker()
     folder = None if evidence is None else Path(evidence.replace(STARTED, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
@@ -236,6 +240,7 @@ def run_scan_flow(
             show_effect=show_effect,
             since=options.since,
             imports=[str(file.absolute()) for file in options.imports],
+            excerpts=options.excerpts,
         )
     except (NotWhole, quality.NotValid) as problem:
         return problem.record

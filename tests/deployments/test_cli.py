@@ -231,3 +231,21 @@ def test_a_merge_request_fails_by_what_it_adds_alone(pool_command: Pool, tmp_pat
     unknown = pool_command("scan", tree, "--since", "nothing")
     assert unknown.returncode == 2
     assert b"fetch it first" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("detector-pool sc", "scan"),
+        ("detector-pool history ", "findings"),
+        ("detector-pool scan --imp", "--import-sarif"),
+    ],
+)
+def test_the_shell_completes_commands_and_options(words: str, told: str) -> None:
+    """What `--install-completion` installs asks the program like this."""
+    asked = {"_DETECTOR_POOL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    program = [sys.executable, "-m", "deployments.cli"]
+    done = subprocess.run(program, env=os.environ | asked, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout.split()
