@@ -23,11 +23,13 @@ from deployments.access_commands import access_app
 from deployments.audit_commands import audit_app
 from deployments.certificate_commands import certificates_app
 from deployments.compliance_commands import run_audit_command
+from deployments.deploy_commands import DEPLOY_EXAMPLE, deploy_command
 from deployments.doors import guarded
 from deployments.evidence_commands import Quality, evidence_app, ledger_place, refuse_existing, scan_with_evidence
 from deployments.options import Json, PassphraseFile
 from deployments.output import plain, print_bytes
 from deployments.qualification_commands import QUALIFY_EXAMPLE, agreement_command, qualify_command
+from deployments.service_commands import services_app
 from deployments.waiver_commands import waiver_app
 from detectors.errors import DetectorPoolError, UsageError
 
@@ -68,6 +70,7 @@ app.add_typer(audit_app, name="audit")
 app.add_typer(access_app, name="access")
 app.add_typer(certificates_app, name="certs")
 app.add_typer(waiver_app, name="waiver")
+app.add_typer(services_app, name="services")
 detectors_app.command("qualify", epilog=QUALIFY_EXAMPLE)(qualify_command)
 detectors_app.command("agreement", epilog="Example: detector-pool detectors agreement evidence/tonight/run.json")(
     agreement_command
@@ -286,6 +289,9 @@ def doctor(json: Json = False) -> None:
         rows = [("ok" if check.ok else "MEND", check.what, check.seen, check.mend) for check in checks]
         _print_table(("", "what", "seen", "what to do"), rows)
     raise typer.Exit(CLEAN if all(check.ok for check in checks) else FINDINGS)
+
+
+app.command("deploy", epilog=DEPLOY_EXAMPLE)(deploy_command)
 
 
 @app.callback(invoke_without_command=True)
