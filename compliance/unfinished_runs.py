@@ -37,6 +37,7 @@ class UnfinishedRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What is stated of a run that has not finished."""
 
     run_id: str
+    """Empty where it ended before it had a name."""
     flow_run: str
     """Of Prefect; empty for a run without it."""
     deployment: str
@@ -68,7 +69,7 @@ class UnfinishedRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         died = self.outcome == "running" and self.alive is False
         became = "died without an end" if died else self.outcome
         reason = f": {self.reason}" if self.reason else ""
-        return f"run {self.run_id} of {', '.join(self.roots)}, begun {self.started}, {became}{reason}"
+        return f"run {self.run_id or self.flow_run} of {', '.join(self.roots)}, begun {self.started}, {became}{reason}"
 
 
 class _Statement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -112,7 +113,7 @@ class Mark:
             outcome = "timed-out"
         self._state(outcome, f"{type(problem).__name__}: {problem}")
 
-    def began(self, run_id: str, roots: Sequence[Path], flow_run: str = "", deployment: str = "") -> None:
+    def began(self, roots: Sequence[Path], flow_run: str = "", deployment: str = "") -> None:
         """State that the run goes on; raises EvidenceError where that cannot be written, before any work."""
         if self._key is None or self._file is None:
             return
@@ -120,9 +121,16 @@ class Mark:
         shown = tuple(os.fsencode(root.absolute()).decode("utf-8", "backslashreplace") for root in roots)
         raw = base64.b64encode(self._key.public.raw).decode()
         self._said = UnfinishedRun(
-            run_id, flow_run, deployment, shown, now, now, "running", "", platform.node(), _boot(), os.getpid(), raw
+            "", flow_run, deployment, shown, now, now, "running", "", platform.node(), _boot(), os.getpid(), raw
         )
         _write(self._file, self._said, self._key)
+
+    def named(self, run_id: str) -> None:
+        """State what the run is called, once it has a name; raises EvidenceError."""
+        assert run_id, "a name says something"
+        if self._said is not None and self._file is not None and self._key is not None:
+            self._said = msgspec.structs.replace(self._said, run_id=run_id, stated=_now())
+            _write(self._file, self._said, self._key)
 
     def finished(self) -> None:
         """Take the statement away: the evidence is there."""
@@ -183,7 +191,8 @@ def _later(said: UnfinishedRun, outcome: Outcome, reason: str) -> UnfinishedRun:
 
 
 def _write(file: Path, said: UnfinishedRun, key: SigningKey) -> None:
-    subject = ResourceDescriptor(said.run_id, {"sha256": hashlib.sha256(said.run_id.encode()).hexdigest()})
+    name = file.name.removesuffix(SUFFIX)
+    subject = ResourceDescriptor(name, {"sha256": hashlib.sha256(name.encode()).hexdigest()})
     data = sealed(_Statement(STATEMENT_TYPE, (subject,), PREDICATE_TYPE, said), key)
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:

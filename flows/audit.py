@@ -71,7 +71,7 @@ class IntegrityFailed(DetectorPoolError):
         return "integrity is not what it must be: " + ("; ".join(bad[:5]) or "there was nothing to verify")
 
 
-@task(name="verify-ledger", tags=["audit"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="verify-ledger", cache_policy=NO_CACHE, persist_result=False)
 def verify_ledger(folder: Path, public_key: Path | None, checkpoint: Path | None) -> Verdict:
     """Verify every byte of the ledger."""
     from compliance.ledger_verify import verify
@@ -82,7 +82,7 @@ def verify_ledger(folder: Path, public_key: Path | None, checkpoint: Path | None
     return verdict
 
 
-@task(name="verify-evidence", tags=["audit"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="verify-evidence", cache_policy=NO_CACHE, persist_result=False)
 def verify_evidence(folder: Path, public_key: Path | None) -> Verified:
     """Verify one run's evidence as an auditor would."""
     from compliance.evidence import verify
@@ -94,7 +94,7 @@ def verify_evidence(folder: Path, public_key: Path | None) -> Verified:
     return Verified(str(folder), verdict.ok, verdict.anchored, "; ".join(bad[:5]))
 
 
-@task(name="compare-runs", tags=["audit"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="compare-runs", cache_policy=NO_CACHE, persist_result=False)
 def compare_runs(ledger: Path, evidence: Path, last: int) -> list[Verified]:
     """Hold the last runs that the ledger attests against the folders of evidence; return those without one."""
     from compliance.attested_runs import attested_runs, missing_evidence
@@ -106,7 +106,7 @@ def compare_runs(ledger: Path, evidence: Path, last: int) -> list[Verified]:
     return [Verified(f"run {run}", ok=False, anchored=False, problem=problem) for run, problem in missing.items()]
 
 
-@task(name="publish", tags=["audit"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(report: AuditReport) -> None:
     """Make the artifacts: a table of what was verified, and a summary."""
     rows = [msgspec.structs.asdict(one) for one in report.verified[:ROWS]]

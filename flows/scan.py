@@ -244,8 +244,9 @@ def _of_the_worker() -> _Caller:
 
 def _scanned(options: ScanOptions, trail: RunTrail, mark: Mark, progress: Progress) -> RunRecord:
     flow_run, deployment = this_run()
+    mark.began(options.paths, flow_run, deployment)
     with Scan(options, progress) as scan:
-        mark.began(scan.run_id, options.paths, flow_run, deployment)
+        mark.named(scan.run_id)
         trail.started(scan.run_id, options, scan.commitment, flow_run)
         run = _quoted(scan)
         stages.snapshot(run)

@@ -47,14 +47,14 @@ def _may_help(_task: Task[..., object], _run: TaskRun, state: State[object]) -> 
     return isinstance(failure, CLUSTER_LOST.on)
 
 
-@task(name="snapshot", tags=["scan"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="snapshot", cache_policy=NO_CACHE, persist_result=False)
 def snapshot(run: Scan) -> None:
     """See the tree."""
     seen = run.snapshot()
     get_run_logger().info("%d files, %d not readable", len(seen.files), len(seen.not_analysed))
 
 
-@task(name="plan", tags=["scan"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="plan", cache_policy=NO_CACHE, persist_result=False)
 def plan(run: Scan) -> tuple[Stage, ...]:
     """Look results up and make batches of the misses."""
     stages = run.plan()
@@ -66,7 +66,6 @@ def plan(run: Scan) -> tuple[Stage, ...]:
 @task(
     name="execute",
     task_run_name="execute-{stage}",
-    tags=["scan"],
     retries=CLUSTER_LOST.attempts - 1,
     retry_delay_seconds=CLUSTER_LOST.base_s,
     retry_condition_fn=_may_help,
@@ -79,13 +78,13 @@ def execute(run: Scan, stage: str) -> str:
     return stage
 
 
-@task(name="reduce", tags=["scan"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="reduce", cache_policy=NO_CACHE, persist_result=False)
 def reduce(run: Scan) -> None:
     """Run the rules over the whole tree."""
     run.reduce()
 
 
-@task(name="settle", tags=["scan"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="settle", cache_policy=NO_CACHE, persist_result=False)
 def settle(run: Scan) -> RunRecord:
     """Reconcile planned and answered units, and make the record."""
     record = run.settle()
@@ -94,7 +93,7 @@ def settle(run: Scan) -> RunRecord:
     return record
 
 
-@task(name="evidence", tags=["evidence"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="evidence", cache_policy=NO_CACHE, persist_result=False)
 def seal(record: RunRecord, folder: Path, key: SigningKey, trail: RunTrail) -> None:
     """Write and sign the evidence, and put the attestation's digest into the ledger, if there is one."""
     from compliance.evidence import collect
@@ -102,7 +101,7 @@ def seal(record: RunRecord, folder: Path, key: SigningKey, trail: RunTrail) -> N
     _ = collect(record, folder, key, trail)
 
 
-@task(name="verify", tags=["evidence"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="verify", cache_policy=NO_CACHE, persist_result=False)
 def verify(folder: Path) -> None:
     """Check the evidence as an auditor would; raises where it does not hold."""
     from compliance.errors import EvidenceError
@@ -114,7 +113,7 @@ def verify(folder: Path) -> None:
         raise EvidenceError(f"the evidence {folder} does not verify right after it was written: {bad}")
 
 
-@task(name="publish", tags=["scan"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(record: RunRecord, evidence: Path | None) -> None:
     """Make the artifacts of the run: tables by rule and detector, the trend, a summary, a link to the report."""
     assert record.run_id, "a run has a name"
