@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import os
 import platform
@@ -205,7 +206,8 @@ def _write(file: Path, said: UnfinishedRun, key: SigningKey) -> None:
     except OSError as problem:
         raise EvidenceError(f"{file} cannot be written: {problem.strerror}") from problem
     finally:
-        draft.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            draft.unlink()
 
 
 def _now() -> str:

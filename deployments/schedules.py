@@ -78,6 +78,8 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={"pr
     prefect_version: str
     deployments: tuple[Declared, ...]
     pull: tuple[Any, ...] = ()
+    definitions: Any = None
+    """What deployments share; YAML's references have put it where it belongs."""
 
 
 class Applied(msgspec.Struct, frozen=True):

@@ -106,6 +106,33 @@ def compare_runs(ledger: Path, evidence: Path, last: int) -> list[Verified]:
     return [Verified(f"run {run}", ok=False, anchored=False, problem=problem) for run, problem in missing.items()]
 
 
+@task(name="look-for-unfinished-runs", cache_policy=NO_CACHE, persist_result=False)
+def unfinished(evidence: Path, last: int, public_key: Path | None) -> list[Verified]:
+    """
+    Return what is stated of runs that left no evidence.
+
+    One that says what ended it is told; one that says that it goes on, and whose process is gone, does not hold.
+    """
+    from compliance.errors import EvidenceError
+    from compliance.signing import VerifyingKey
+    from compliance.unfinished_runs import read, unfinished_runs
+
+    trusted = None if public_key is None else VerifyingKey.load(public_key)
+    found: list[Verified] = []
+    for file in unfinished_runs(evidence)[-last:]:
+        try:
+            said = read(file, trusted)
+        except EvidenceError as problem:
+            found.append(Verified(str(file), ok=False, anchored=False, problem=str(problem)))
+            continue
+        if said.outcome != "running" or said.alive is False:
+            holds = said.outcome != "running"
+            found.append(Verified(str(file), ok=holds, anchored=trusted is not None, problem=said.told))
+    assert len(found) <= last, "no more than were looked for"
+    get_run_logger().info("%d runs in %s that did not finish", len(found), evidence)
+    return found
+
+
 @task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(report: AuditReport) -> None:
     """Make the artifacts: a table of what was verified, and a summary."""
@@ -169,7 +196,10 @@ def audit_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a paramete
         # A damaged ledger says of no run that it was; that it is damaged is what counts then.
         missing = compare_runs(Path(ledger), Path(evidence), last) if ledger and verdict and verdict.ok else []
         verified += missing
-        verified += [verify_evidence(folder, key) for folder in _newest(Path(evidence), last, needed=not missing)]
+        begun = unfinished(Path(evidence), last, key)
+        needed = not missing and not begun
+        verified += [verify_evidence(folder, key) for folder in _newest(Path(evidence), last, needed=needed)]
+        verified += begun
     report = AuditReport(verdict, tuple(verified))
     # Quoted, so that Prefect does not walk through it in search of futures.
     quoted: Any = quote(report)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import json
 import os
 import re
@@ -61,7 +62,7 @@ BY_HAND = """\
     entrypoint: flows.scan.scan_flow
     parameters: {paths: [/nowhere], workers: 1, cluster: inline}
     concurrency_limit: {limit: 2, collision_strategy: ENQUEUE}
-    work_pool: {name: detector-pool}
+    work_pool: {name: detector-pool, job_variables: {stream_output: false}}
 """
 
 
@@ -95,16 +96,16 @@ class Api:
             return str(self.ask("GET", f"flow_runs/{run}")["state"]["name"])
         return ""
 
-    def wait(self, run: str, *names: str) -> None:
-        """Wait until a run is in one of the states."""
+    def wait(self, run: str, name: str) -> None:
+        """Wait until a run is in a state."""
         seen: list[str] = []
 
         def there() -> bool:
             seen.append(self.state(run))
-            return seen[-1] in names
+            return seen[-1] == name
 
         try:
-            until(there, f"the run is {' or '.join(names)}")
+            until(there, f"the run is {name}")
         except AssertionError as problem:
             raise AssertionError(f"{problem}; it was {list(dict.fromkeys(seen))}") from None
 
@@ -166,14 +167,16 @@ class Stack:
 
     def down(self) -> None:
         """End everything, the worker first."""
+        if "api" in vars(self):
+            self.api.http.close()
         for name in ("prefect-worker", "prefect-front", "prefect-server"):
             if name in self.services:
                 self.services[name].end()
         self.postgres.service.end(signal.SIGINT)
 
-    @property
+    @functools.cached_property
     def api(self) -> Api:
-        """Return a client."""
+        """The server's client."""
         return Api(settings(self.place / "client.env"))
 
     def tree(self, name: str, word: str, gate: Gate) -> Path:
@@ -220,6 +223,12 @@ def gate(tmp_path: Path) -> Iterator[Gate]:
     made = Gate(tmp_path)
     yield made
     made.file.unlink(missing_ok=True)
+
+
+def _arrived(gate: Gate) -> int:
+    """Return the process that waits at the gate; a run begins some time after it was asked for."""
+    until(gate.begun.exists, "a run comes to the gate")
+    return gate.wait()
 
 
 def _descendants(pid: int) -> list[psutil.Process]:
@@ -325,7 +334,7 @@ def _outlives(stack: Stack, gate: Gate, name: str, kill: Any, start: Any) -> Non
         "scan/by-hand", paths=[str(tree)], evidence=str(stack.evidence / name),
         detectors=["shell-tool"],
     )  # fmt: skip
-    gate.wait()
+    _arrived(gate)
     kill()
     gate.open()
     until((stack.evidence / name / "attestation.intoto.jsonl").exists, f"evidence is there without {name}")
@@ -351,8 +360,8 @@ def test_a_cancelled_run_ends_its_workers_and_tools_and_says_so(stack: Stack, tm
         "scan/by-hand", paths=[str(tree)], evidence=str(stack.evidence / "cancelled"), cluster="local", workers=2,
         detectors=["third-party", "shell-tool"],
     )  # fmt: skip
-    gate.wait()
-    other.wait()
+    _arrived(gate)
+    _arrived(other)
     family = _descendants(_flow_process(run).pid)
     began = stack.statement("cancelled")
     api.ask("POST", f"flow_runs/{run}/set_state", {"state": {"type": "CANCELLING"}})
@@ -382,7 +391,7 @@ def test_a_run_whose_process_dies_says_so(stack: Stack, gate: Gate) -> None:
         "scan/by-hand", paths=[str(tree)], evidence=str(stack.evidence / "crashed"),
         detectors=["shell-tool"],
     )  # fmt: skip
-    tool = gate.wait()
+    tool = _arrived(gate)
     flow = _flow_process(run)
     flow.kill()
     api.wait(run, "Crashed")
@@ -403,7 +412,7 @@ def test_a_run_over_its_time_says_so(stack: Stack, gate: Gate) -> None:
         "scan/by-hand", paths=[str(tree)], evidence=str(stack.evidence / "late"),
         detectors=["shell-tool"], time_limit_s=6,
     )  # fmt: skip
-    tool = gate.wait()
+    tool = _arrived(gate)
     api.wait(run, "TimedOut")
     ended = stack.statement("late")
 
