@@ -25,12 +25,14 @@ from deployments.audit_commands import audit_app
 from deployments.benchmark_commands import benchmark_app, run_benchmark_command
 from deployments.certificate_commands import certificates_app
 from deployments.compliance_commands import run_audit_command
+from deployments.deploy_commands import DEPLOY_EXAMPLE, deploy_command
 from deployments.doors import guarded
 from deployments.evidence_commands import Quality, evidence_app, ledger_place, refuse_existing, scan_with_evidence
 from deployments.history_commands import history_app
 from deployments.options import Json, PassphraseFile
 from deployments.output import plain, print_bytes
 from deployments.qualification_commands import QUALIFY_EXAMPLE, agreement_command, qualify_command
+from deployments.service_commands import services_app
 from deployments.soak_commands import SOAK_EXAMPLE, soak_command
 from deployments.validation_commands import VALIDATE_EXAMPLE, validate_command
 from deployments.waiver_commands import waiver_app
@@ -75,6 +77,7 @@ app.add_typer(waiver_app, name="waiver")
 app.add_typer(benchmark_app, name="benchmark")
 benchmark_app.command("soak", epilog=SOAK_EXAMPLE)(soak_command)
 app.add_typer(history_app, name="history")
+app.add_typer(services_app, name="services")
 detectors_app.command("qualify", epilog=QUALIFY_EXAMPLE)(qualify_command)
 detectors_app.command("agreement", epilog="Example: detector-pool detectors agreement evidence/tonight/run.json")(
     agreement_command
@@ -329,6 +332,7 @@ def doctor(json: Json = False) -> None:
 
 
 app.command("validate", epilog=VALIDATE_EXAMPLE)(validate_command)
+app.command("deploy", epilog=DEPLOY_EXAMPLE)(deploy_command)
 
 
 @app.callback(invoke_without_command=True)

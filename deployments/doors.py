@@ -93,6 +93,8 @@ DOORS: Mapping[str, Door] = {
     "certs init": Door("administer", "certificates", "folder"),
     "certs renew": Door("administer", "certificates", "folder"),
     "certs show": Door("read", "certificates", "folder"),
+    "deploy": Door("administer", "policy"),
+    "services init": Door("administer", "policy"),
 }
 OPEN = frozenset({"detectors list", "detectors show", "doctor", "access check", "access key", "access request"})
 """Commands that reveal and change nothing that is guarded."""

@@ -222,6 +222,7 @@ class Scan:
         self._computed: list[tuple[str, bytes, str, Digest, int]] = []
         """Root, raw path, detector, content and findings of what this run computed."""
         self._closing_from_s: float | None = None
+        self._ended = False
 
     def __enter__(self) -> Scan:
         """Return itself."""
@@ -229,6 +230,8 @@ class Scan:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Keep what was learnt, end what still runs after an error, end threads and cluster, close the cache."""
+        with self._lock:
+            self._ended = True
         if self._executor is not None:
             if kind is not None:
                 self._executor.stop()
@@ -786,6 +789,8 @@ class Scan:
 
     def _open_executor(self) -> ParallelExecutor:
         with self._lock:
+            if self._ended:  # a stage in a thread of its own that would try again with a new cluster
+                raise UsageError(f"the run {self.run_id} has ended; nothing more is begun for it")
             if self._executor is None:
                 from detectors.parallel_executor import ParallelExecutor
 

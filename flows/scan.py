@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +20,7 @@ from compliance.identity import state_folder
 from compliance.judged_runs import judged
 from compliance.run_trail import LedgerPlace, RunTrail, own_ledger
 from compliance.signing import SigningKey
+from compliance.unfinished_runs import Mark
 from detectors.errors import DetectorPoolError, UsageError
 from detectors.model import RunRecord
 from detectors.ports import Progress
@@ -28,6 +28,7 @@ from detectors.rule_settings import settings_from
 from detectors.scan import Scan, ScanOptions
 from flows import quality, stages
 from flows.admission import admit_run
+from flows.endings import limited, record_cancellation, record_crash, taken_passphrase, this_run
 
 __all__ = ["NotWhole", "run_scan_flow", "scan_flow"]
 
@@ -71,6 +72,8 @@ _CALLER: contextvars.ContextVar[_Caller] = contextvars.ContextVar("caller")
     task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE),  # type: ignore[arg-type]  # its type is generic in what tasks return
     persist_result=False,
     validate_parameters=True,
+    on_cancellation=[record_cancellation],
+    on_crashed=[record_crash],
 )
 def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter by the maintainers
     paths: Annotated[list[str], Field(min_length=1)],
@@ -98,6 +101,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     since: str | None = None,
     imports: list[str] | None = None,
     excerpts: bool = True,
+    time_limit_s: Annotated[float | None, Field(gt=0)] = None,
 ) -> RunRecord:
     """
     Scan source trees with every detector; write and verify signed evidence.
@@ -129,11 +133,13 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         since: Git commit; only what differs from it is looked at, and only what it has not counts.
         imports: SARIF files of other tools, whose results become findings of the run.
         excerpts: Whether results and evidence may hold words of the sources.
+        time_limit_s: Seconds after which the run is ended; none when empty.
 
     Raises:
         AccessDenied: Who asks for this run may not.
         NotValid: After the evidence was written, when those do not hold or cannot be evaluated.
         NotWhole: After the evidence was written, when planned and answered units do not reconcile.
+        RunTimedOut: The time limit was reached; the run was ended.
         DetectorPoolError: As `detectors.scan.scan`.
     """
     admit_run(scan_flow.fn, locals())
@@ -154,8 +160,9 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     # Before the work: a key that cannot be used must not cost the night's results.
     place = Path(keys) if keys else state_folder() / "keys"
     key = None if folder is None else SigningKey.load_or_create(place, caller.passphrase)
-    with RunTrail(caller.ledger) as trail:
-        record = _scanned(options, trail, stages.told(caller.progress))
+    with RunTrail(caller.ledger) as trail, Mark(folder, key) as mark, limited(time_limit_s):
+        with stages.telling(caller.progress) as progress:
+            record = _scanned(options, trail, mark, progress)
         record = judged(
             record, waivers=Path(waivers) if waivers else None,
             qualifications=Path(qualifications) if qualifications else None,
@@ -169,6 +176,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         if folder is not None and key is not None:
             stages.seal(quoted, folder, _quoted(key), _quoted(trail))
             stages.verify(folder)
+            mark.finished()
         stages.publish(quoted, folder)
         assert bool(record.validated) == validate_tables, "tables are judged if it was asked for"
         if not record.whole:
@@ -252,17 +260,18 @@ def run_scan_flow(
 
 def _of_the_worker() -> _Caller:
     """Return what a run has that a worker began: the passphrase in its environment, and the ledger that this opens."""
-    # Taken out of the environment, so that no tool inherits it.
-    text = os.environ.pop("DETECTOR_POOL_PASSPHRASE", None)
-    if not text:
+    passphrase = taken_passphrase()
+    if passphrase is None:
         return _Caller()
-    passphrase = os.fsencode(text)
     return _Caller(passphrase, ledger=own_ledger(state_folder(), passphrase))
 
 
-def _scanned(options: ScanOptions, trail: RunTrail, progress: Progress) -> RunRecord:
+def _scanned(options: ScanOptions, trail: RunTrail, mark: Mark, progress: Progress) -> RunRecord:
+    flow_run, deployment = this_run()
+    mark.began(options.paths, flow_run, deployment)
     with Scan(options, progress) as scan:
-        trail.started(scan.run_id, options, scan.commitment)
+        mark.named(scan.run_id)
+        trail.started(scan.run_id, options, scan.commitment, flow_run)
         run = _quoted(scan)
         stages.snapshot(run)
         planned = stages.plan(run)

@@ -66,6 +66,7 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     ),
     "waiver approve": ("{none}", "--keys", "{none}"),
     "waiver list": ("{none}",),
+    "services init": ("--folder", "{none}-services", "--certs", "{none}", "--host", "nobody"),
 }
 PASSPHRASE_FREE = {"DETECTOR_POOL_PASSPHRASE": "secret"}
 
