@@ -97,9 +97,9 @@ def test_a_tool_is_one_file(room: Path) -> None:
     assert "1 findings" in told or "1 finding" in told
 
 
-def test_loss_is_recovered_from(room: Path, small_tree: Path) -> None:
+def test_loss_is_recovered_from(room: Path) -> None:
     """When this fails, who has lost something loses more by doing what the page says."""
-    cache, torn, key, disk = commands_of((DOCS / "how-to-recover.md").read_text())
+    cache, torn, key, _ = commands_of((DOCS / "how-to-recover.md").read_text())
     ledger = {"DETECTOR_POOL_PASSPHRASE": "a passphrase for the test of recovery"}
     run = _run_in(room)
     before = _done(run, "detector-pool scan tree --evidence evidence-of-before --fail-on never")
@@ -114,14 +114,27 @@ def test_loss_is_recovered_from(room: Path, small_tree: Path) -> None:
     shutil.rmtree(room / "home" / "state" / "keys")
     _done(recorded, "detector-pool audit init --ledger ledger")
     _done(recorded, 'echo \'{"type": "kept"}\' | detector-pool audit append --ledger ledger')
-    tail = sorted((room / "ledger").glob("*.segment"))[-1]
-    whole = tail.read_bytes()
     _done(recorded, 'echo \'{"type": "lost"}\' | detector-pool audit append --ledger ledger')
-    last = sorted((room / "ledger").glob("*.segment"))[-1]
-    if last == tail:
-        last.write_bytes(last.read_bytes()[: len(whole) + 40])
-    else:
-        last.write_bytes(last.read_bytes()[:-40])
+    last = max((room / "ledger").glob("*.segment"))
+    last.write_bytes(last.read_bytes()[:-40])
     assert recorded("detector-pool audit verify --ledger ledger").returncode == 4
     assert "intact" in _done(recorded, torn)
-    assert run(disk).returncode in (0, 1)
+
+
+def test_a_full_disk_is_seen_and_gone_around(room: Path) -> None:
+    """On a disk that is really full: when this fails, `doctor` calls it ready, or the page's way around is none."""
+    disk = commands_of((DOCS / "how-to-recover.md").read_text())[-1]
+    run = _run_in(room)
+    if run("unshare -rm mount -t tmpfs none /mnt").returncode != 0:
+        pytest.skip("user namespaces are forbidden here: there is no small disk to fill")
+    (room / "home" / "cache").mkdir(parents=True)
+    (room / "full.sh").write_text(
+        "mount -t tmpfs -o size=64k none home/cache\nhead -c 1m /dev/zero > home/cache/other || true\n"
+        f"detector-pool scan tree --fail-on never || echo ended with $?\n{disk}"
+    )
+    told = _done(run, "unshare -rm /bin/sh -eu full.sh")
+
+    assert "ended with 2" in told
+    assert "disk I/O error" in told or "database or disk is full" in told
+    assert re.search(r"MEND +cache folder", told)
+    assert "goto" in told
