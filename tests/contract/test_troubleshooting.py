@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 
+from compliance import DefenseComplianceMonitor
 from detectors import EnterpriseDetectorPool
+from detectors.alerts import CallbackSink
 from detectors.enterprise_detector_pool import BreakerPolicy
-from detectors.errors import CircuitOpen
+from detectors.errors import CircuitOpen, ConfigurationError
+from detectors.health import HealthMonitor
 
 MEBIBYTE = 1 << 20
 KEPT: list[bytes] = []
@@ -73,6 +76,45 @@ def test_a_cache_that_is_too_small_is_seen_and_cured() -> None:
     assert seen[0][0] < 40
     assert seen[0][1] <= 10
     assert seen[1] == (40, 40)
+
+
+def test_kept_results_that_are_too_old_are_computed_again() -> None:
+    """When this fails, a longer `cache_ttl` cures nothing."""
+    seen = []
+    for ttl_s in (0.0, 3600.0):
+        with EnterpriseDetectorPool(max_workers=1, cache_ttl=ttl_s) as pool:
+            pool.register_detector("sum", sum, cacheable=True)
+            for _ in range(5):
+                assert pool.execute_detector("sum", [1, 2]).value == 3
+            totals = pool.get_pool_metrics()["detectors"]["sum"]
+            seen.append((totals["executed"], totals["from_cache"]))
+
+    assert seen == [(5, 0), (1, 4)]
+
+
+def test_kept_results_stay_within_their_bytes() -> None:
+    """When this fails, the cache is the leak, and a smaller `cache_bytes` does not help."""
+    held = []
+    for limit in (64 * MEBIBYTE, MEBIBYTE):
+        with EnterpriseDetectorPool(max_workers=1, cache_bytes=limit) as pool:
+            pool.register_detector("text", lambda number: str(number) * 200_000, cacheable=True)
+            pool.execute_parallel([("text", (number,), {}) for number in range(20)])
+            held.append(pool.get_pool_metrics()["cache_bytes"])
+
+    assert held[0] > 4_000_000
+    assert held[1] <= MEBIBYTE
+
+
+def test_profiling_tells_who_allocates() -> None:
+    """When this fails, an operator with a full memory does not know whom to look at."""
+    with EnterpriseDetectorPool(max_workers=1, enable_profiling=True) as pool:
+        pool.register_detector("large", lambda: len(bytearray(16 * MEBIBYTE)))
+        pool.register_detector("small", lambda: len(bytearray(16)))
+        pool.execute_parallel([("large", (), {}), ("small", (), {})])
+        seen = pool.get_pool_metrics()["detectors"]
+
+    assert seen["large"]["profile"]["peak_allocated_bytes"] >= 16 * MEBIBYTE
+    assert seen["small"]["profile"]["peak_allocated_bytes"] < MEBIBYTE
 
 
 def test_a_leak_is_seen_and_contained_in_a_process_of_its_own() -> None:
@@ -142,6 +184,50 @@ def test_what_hangs_is_ended_by_its_timeout() -> None:
 
     assert type(hung.error).__name__ == "ExecutionTimedOut"
     assert fine.value == 0
+
+
+def test_health_says_which_detector_fails_and_that_it_is_well_again() -> None:
+    """When this fails, nobody is told that a detector gives no results, or that it does again."""
+    told: list[tuple[str, str]] = []
+    with EnterpriseDetectorPool(max_workers=1) as pool:
+        pool.register_detector("inverse", lambda number: 1 / number, breaker=None)
+        sink = CallbackSink(lambda alert: told.append((alert.check, alert.level)))
+        with HealthMonitor(pool, sinks=(sink,)) as health:
+            for number in (0, 1):
+                pool.execute_parallel([("inverse", (number,), {})] * 4)
+                health.check()
+
+    assert [level for check, level in told if check == "failures"] == ["critical", "resolved"]
+
+
+def test_a_configuration_that_makes_no_sense_is_refused_once_there_is_a_schema() -> None:
+    """When this fails, a wrong limit gives wrong results all night, and no error."""
+    schema = {"type": "object", "properties": {"limit": {"type": "integer", "minimum": 1}}}
+
+    def longer(text: str, limit: int) -> bool:
+        return len(text) > limit
+
+    with EnterpriseDetectorPool(max_workers=1) as pool:
+        pool.register_detector("longer", longer, {"limit": -5})
+        assert pool.execute_detector("longer", "").value is True
+        with pytest.raises(ConfigurationError, match="limit"):
+            pool.register_detector("longer", longer, {"limit": -5}, config_schema=schema)
+        pool.register_detector("longer", longer, {"limit": 5}, config_schema=schema)
+        assert pool.execute_detector("longer", "").value is False
+
+
+def test_a_pool_without_an_audit_trail_violates_its_control_and_one_with_it_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """When this fails, `audit_mode` is no cure for what `comply` shows."""
+    monkeypatch.setenv("DETECTOR_POOL_HOME", str(tmp_path))
+    held = []
+    for audited in (False, True):
+        with EnterpriseDetectorPool(max_workers=1, audit_mode=audited) as pool:
+            (seen,) = DefenseComplianceMonitor(pool).validate_controls(["tamper-evident-audit"])
+            held.append(seen.ok)
+
+    assert held == [False, True]
 
 
 def test_a_violation_lowers_the_score_and_mending_it_raises_it(
