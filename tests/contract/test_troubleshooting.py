@@ -268,3 +268,85 @@ def test_doctor_sees_a_key_that_others_can_read_and_its_advice_cures_it(
     assert not open_to_others["ok"]
     subprocess.run(open_to_others["mend"].split(), check=True)
     assert seen()["ok"]
+
+
+def test_doctor_sees_a_policy_that_is_wrong(
+    pool_command: Callable[..., subprocess.CompletedProcess[bytes]], tmp_path: Path
+) -> None:
+    """When this fails, every door is closed and `doctor` does not say why."""
+    environment = {**os.environ, "DETECTOR_POOL_HOME": str(tmp_path / "home")}
+    assert pool_command("access", "init", env=environment).returncode == 0
+    policy = tmp_path / "home" / "state" / "access.toml"
+    good = policy.read_bytes()
+
+    def seen() -> bool:
+        checks = json.loads(pool_command("doctor", "--json", env=environment).stdout)["checks"]
+        return bool(next(check for check in checks if check["what"] == "access policy")["ok"])
+
+    policy.write_bytes(good + b"\nno-such-key = 1\n")
+    assert not seen()
+    policy.write_bytes(good)
+    assert seen()
+
+
+ABSENT = """
+from pathlib import Path
+
+from detectors.detector import Tool
+
+PROGRAM = Path({program!r})
+
+
+class Absent(Tool):
+    name = "absent"
+    version = "1"
+    languages = frozenset({{"c"}})
+
+    def command(self, files):
+        return [str(PROGRAM), *files]
+
+    def parse(self, completed, sources):
+        from detectors.model import FileReport
+
+        return {{name: FileReport(()) for name in sources}}
+
+    def missing(self):
+        return None if PROGRAM.exists() else "install absent"
+
+    def rules(self):
+        return ()
+
+    def code_files(self):
+        return [Path(__file__)]
+"""
+
+
+def test_a_tool_that_is_missing_is_seen_and_its_files_are_not_clean_until_it_is_installed(
+    pool_command: Callable[..., subprocess.CompletedProcess[bytes]], small_tree: Path, tmp_path: Path
+) -> None:
+    """When this fails, a machine without a tool finds less and calls the tree clean."""
+    installed, program = tmp_path / "installed", tmp_path / "bin" / "absent"
+    (installed / "absent-1.0.dist-info").mkdir(parents=True)
+    (installed / "absent-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: absent\nVersion: 1.0\n")
+    entry = "[detector_pool.detectors]\nabsent = absent_tool\n"
+    (installed / "absent-1.0.dist-info" / "entry_points.txt").write_text(entry)
+    (installed / "absent_tool.py").write_text(ABSENT.format(program=str(program)))
+    environment = {**os.environ, "DETECTOR_POOL_HOME": str(tmp_path / "home"), "PYTHONPATH": str(installed)}
+
+    def seen() -> tuple[dict[str, Any], subprocess.CompletedProcess[bytes]]:
+        checks = json.loads(pool_command("doctor", "--json", env=environment).stdout)["checks"]
+        words = ("--detectors", "absent", "--json", "--require-complete")
+        scanned = pool_command("scan", small_tree, *words, env=environment)
+        return next(check for check in checks if check["what"] == "detector absent"), scanned
+
+    check, scanned = seen()
+    assert (check["ok"], check["mend"]) == (False, "install absent")
+    assert scanned.returncode == 4, scanned.stdout + scanned.stderr
+    assert {entry["reason"] for entry in json.loads(scanned.stdout)["not_analysed"]} == {"tool-missing"}
+
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 0\n")
+    program.chmod(0o755)
+    check, scanned = seen()
+    assert check["ok"]
+    assert scanned.returncode == 0, scanned.stdout + scanned.stderr
