@@ -13,11 +13,14 @@ if TYPE_CHECKING:
 project = "Enterprise Detector Pool"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 html_theme = "alabaster"
-html_theme_options = {"description": "Static analysis as a build whose output is evidence", "fixed_sidebar": True}
+html_theme_options = {"description": "Static analysis as a build whose output is evidence", "page_width": "1100px"}
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_show_sphinx = False
 myst_heading_anchors = 3
 default_role = "literal"
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_typehints = "none"
 autodoc_default_options = {"members": True}
 COMMANDS, RULES = "reference/commands", "reference/rules"

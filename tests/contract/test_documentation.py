@@ -97,6 +97,7 @@ def test_a_link_to_nothing_fails_the_build(wrong: str, tmp_path: Path) -> None:
     small.mkdir()
     for name in ("conf.py", "glossary.md"):
         shutil.copy(DOCS / name, small)
+    shutil.copytree(DOCS / "static", small / "static")
     page = "# Begin\n\n```{toctree}\nglossary\n```\n\n"
     (small / "index.md").write_text(page)
     sound = _built(small, tmp_path / "sound")
