@@ -10,7 +10,7 @@ SCORE := 93
 TESTS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential reduce-speed rule-growth benchmark pool-overhead report-speed monitor-cost balance simulate ledger-speed audit-overhead evidence-cost hook-speed
+.PHONY: help venv demo corpus rule-speed incremental test test-services prove check lint format lock clean differential reduce-speed rule-growth benchmark pool-overhead report-speed monitor-cost balance simulate ledger-speed audit-overhead evidence-cost hook-speed docs
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ check: $(STAMP) ## What CI runs before the tests: style, types, directions of im
 	@tail -3 .demo-own-scan.txt && rm -f .demo-own-scan.txt
 	$(BIN)/detector-pool comply detectors compliance flows deployments --no-controls --fail-under $(SCORE)
 
+docs: $(STAMP) ## Build the documentation's site; begin with site/index.html
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html docs site
+
 lint: $(STAMP) ## Style only
 	$(BIN)/ruff check .
 
@@ -120,4 +123,4 @@ lock: ## Resolve requirements.txt anew (needs uv on the PATH)
 	mv .requirements.draft requirements.txt
 
 clean: ## Remove the environment and what the demo left
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) site
