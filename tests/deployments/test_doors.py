@@ -61,6 +61,9 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     ),
     "waiver approve": ("{none}", "--keys", "{none}"),
     "waiver list": ("{none}",),
+    "history runs": ("{none}",),
+    "history trend": ("{none}",),
+    "history findings": ("{none}",),
 }
 PASSPHRASE_FREE = {"DETECTOR_POOL_PASSPHRASE": "secret"}
 
