@@ -421,6 +421,8 @@ def _opened(folder: Path, plan: SuitePlan) -> dict[str, _Checkpoint]:
             for name in plan.dimensions
             if (file := checkpoints / f"{name}.json").exists()
         }
+        # What could not be measured may be possible now.
+        done = {name: one for name, one in done.items() if not one.problem}
     except msgspec.MsgspecError as problem:
         raise UsageError(f"{folder} holds what is no benchmark: {problem}; name another folder") from problem
     written = kept.write_bytes(msgspec.json.encode(plan))

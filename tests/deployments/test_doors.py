@@ -67,6 +67,9 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "waiver approve": ("{none}", "--keys", "{none}"),
     "waiver list": ("{none}",),
     "services init": ("--folder", "{none}-services", "--certs", "{none}", "--host", "nobody"),
+    "history runs": ("{none}",),
+    "history trend": ("{none}",),
+    "history findings": ("{none}",),
 }
 PASSPHRASE_FREE = {"DETECTOR_POOL_PASSPHRASE": "secret"}
 
