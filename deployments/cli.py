@@ -22,6 +22,7 @@ import typer
 from deployments.access_commands import access_app
 from deployments.audit_commands import audit_app
 from deployments.certificate_commands import certificates_app
+from deployments.cluster_commands import cluster_app
 from deployments.compliance_commands import run_audit_command
 from deployments.doors import guarded
 from deployments.evidence_commands import Quality, evidence_app, ledger_place, refuse_existing, scan_with_evidence
@@ -67,6 +68,7 @@ app.add_typer(evidence_app, name="evidence")
 app.add_typer(audit_app, name="audit")
 app.add_typer(access_app, name="access")
 app.add_typer(certificates_app, name="certs")
+app.add_typer(cluster_app, name="cluster")
 app.add_typer(waiver_app, name="waiver")
 detectors_app.command("qualify", epilog=QUALIFY_EXAMPLE)(qualify_command)
 detectors_app.command("agreement", epilog="Example: detector-pool detectors agreement evidence/tonight/run.json")(
@@ -97,7 +99,13 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         str | None, typer.Option(help="inline, local or a scheduler's address; chosen when absent.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="How many at once; the processors when absent.")] = None,
+    sources: Annotated[
+        str, typer.Option(help="How a scheduler's workers get the files: shared path, shipped, or auto.")
+    ] = "auto",
     cache: Annotated[Path | None, typer.Option(help="Folder of the cache.")] = None,
+    store: Annotated[
+        str, typer.Option(envvar="DETECTOR_POOL_STORE", help="Store of results shared with others: rediss:, file:, …")
+    ] = "",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Take no stored answer.")] = False,
     verify_cache: Annotated[
         float, typer.Option(help="Share of stored answers, 0 to 1, computed again and compared.")
@@ -156,10 +164,10 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     settings = Settings.read(cache, passphrase_file)
     names = tuple(name for given in detectors for name in given.split(",") if name) if detectors is not None else None
     options = ScanOptions(
-        paths=tuple(paths), detectors=names, cluster=cluster, workers=workers, cache=settings.cache,
-        use_cache=not no_cache, verify_cache=verify_cache, baseline=baseline, include=tuple(include or ()),
-        exclude=tuple(exclude or ()), ignore=not no_ignore, settings=_rule_settings(paths, config, trust_tree),
-        canaries=evidence is not None,
+        paths=tuple(paths), detectors=names, cluster=cluster, workers=workers, sources=sources, store=store,
+        cache=settings.cache, use_cache=not no_cache, verify_cache=verify_cache, baseline=baseline,
+        include=tuple(include or ()), exclude=tuple(exclude or ()), ignore=not no_ignore,
+        settings=_rule_settings(paths, config, trust_tree), canaries=evidence is not None,
     )  # fmt: skip
     if evidence is not None:
         refuse_existing(evidence)

@@ -77,6 +77,10 @@ DOORS: Mapping[str, Door] = {
     "waiver list": Door("read", "waivers", "folder"),
     "certs init": Door("administer", "certificates", "folder"),
     "certs renew": Door("administer", "certificates", "folder"),
+    "cluster up": Door("administer", "cluster"),
+    "cluster join": Door("administer", "cluster"),
+    "cluster down": Door("administer", "cluster"),
+    "cluster status": Door("read", "cluster"),
     "certs show": Door("read", "certificates", "folder"),
 }
 OPEN = frozenset({"detectors list", "detectors show", "doctor", "access check", "access key", "access request"})

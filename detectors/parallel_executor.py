@@ -10,6 +10,8 @@ what is at fault is alone; that is tried by itself before it is given up as `Wor
 from __future__ import annotations
 
 import collections
+import functools
+import itertools
 import queue
 import threading
 import time
@@ -19,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from detectors import sandbox
-from detectors.batch import BatchResult, analyse
+from detectors.batch import BatchResult, analyse, blobs_of
 from detectors.bulkheads import Bulkheads, Chunk, Job
-from detectors.errors import ClusterLost, DetectorPoolError
-from detectors.model import CanaryCount, NotAnalysed
+from detectors.errors import ClusterLost, DetectorPoolError, SourceChanged
+from detectors.model import CanaryCount, NotAnalysed, SourceFile
+from detectors.snapshot import read_verified
 from detectors.workload_optimizer import Batch
 
 if TYPE_CHECKING:
@@ -36,6 +39,8 @@ MAX_ROUNDS = 80
 """Of divisions; halving reaches one after as many as the length has bits."""
 CLOSE_S = 10.0
 """How long an early end waits for calls in threads, which cannot be ended."""
+LOADED_A_WORKER = 3
+"""Calls with a load that are under way for each worker: one runs, the others have travelled when it ends."""
 
 
 class WorkerLost(DetectorPoolError):
@@ -63,6 +68,8 @@ class Call(msgspec.Struct, frozen=True):
     """What the caller wants to find in the result; stays in this process."""
     avoid: str = ""
     """Address of a Dask worker that shall not run it, if there is another."""
+    load: Callable[[Any], Mapping[str, Any]] | None = None
+    """Makes further arguments of `about`, too large to be held for all calls at once: few have theirs at a time."""
 
 
 class CallResult(msgspec.Struct, frozen=True):
@@ -147,41 +154,32 @@ class DaskBackend:
         """Yield results as they finish; on an early end the scheduler forgets what has not begun."""
         from distributed import as_completed as dask_as_completed
         from distributed.client import FutureCancelledError
-        from distributed.scheduler import KilledWorker
+        from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
-        by_key: dict[str, tuple[Call, float]] = {}
-        futures = []
-        for number, call in enumerate(calls):
-            # The same batch may be asked for again after a lost worker; Dask must not answer with the old future.
-            key = f"{call.name}-{time.monotonic_ns():x}{number:x}"
-            by_key[key] = call, time.monotonic()
-            elsewhere = self._others(call.avoid)
-            futures.append(
-                self._client.submit(
-                    _timed_value,
-                    call.function,
-                    call.args,
-                    call.kwargs,
-                    key=key,
-                    pure=False,
-                    priority=call.priority,
-                    workers=elsewhere,
-                    allow_other_workers=elsewhere is not None,
-                )
-            )
+        waiting = iter(tuple(calls))
+        under_way: dict[str, tuple[Call, float, Any]] = {}
+        at_once = LOADED_A_WORKER * max(self.workers, 1)
         completed = dask_as_completed(  # type: ignore[no-untyped-call]
-            futures, loop=self._client.loop, with_results=True, raise_errors=False
+            (), loop=self._client.loop, with_results=True, raise_errors=False
         )
         try:
+            for call in waiting:
+                completed.add(self._sent(call, under_way))  # type: ignore[no-untyped-call]
+                if call.load is not None and len(under_way) >= at_once:
+                    break
             for future, value in completed:
-                call, submitted = by_key.pop(future.key)
+                call, submitted, _ = under_way.pop(future.key)
                 if stop.is_set():
                     raise KeyboardInterrupt
+                for following in itertools.islice(waiting, 1):
+                    completed.add(self._sent(following, under_way))  # type: ignore[no-untyped-call]
                 match future.status:
                     case "finished":
                         yield CallResult(call, value[0], None, value[1], value[2])
                     case "error":
                         problem = value[1] if isinstance(value, tuple) else value
+                        if isinstance(problem, (NoWorkerError, NoValidWorkerError)):
+                            raise ClusterLost(f"no worker of {self.name} is left: {problem}") from problem
                         lost = isinstance(problem, KilledWorker)
                         yield CallResult(
                             call, None, WorkerLost(call.name) if lost else problem, time.monotonic() - submitted
@@ -193,9 +191,29 @@ class DaskBackend:
         except FutureCancelledError as problem:
             raise ClusterLost(f"the Dask scheduler was lost: {problem}") from problem
         finally:
-            left = [future for future in futures if future.status == "pending"]
+            left = [future for _, _, future in under_way.values() if future.status == "pending"]
             if left:
                 self._client.cancel(left, force=True)  # type: ignore[no-untyped-call]
+
+    def shares_files(self, roots: tuple[str, ...], files: Sequence[SourceFile]) -> bool:
+        """Tell whether every worker that there is now reads these files as this machine does."""
+        assert files, "somebody asks about something"
+        answers: Mapping[str, bool] = self._client.run(_reads, roots, tuple(files))
+        return bool(answers) and all(answers.values())
+
+    def _sent(self, call: Call, under_way: dict[str, tuple[Call, float, Any]]) -> Any:
+        """Submit a call, and note its future under its key."""
+        # The same batch may be asked for again after a lost worker; Dask must not answer with the old future.
+        key = f"{call.name}-{time.monotonic_ns():x}{len(under_way):x}"
+        assert key not in under_way, "the clock ticks between two calls, or one more is under way"
+        elsewhere = self._others(call.avoid)
+        more = call.load(call.about) if call.load is not None else {}
+        future = self._client.submit(
+            _timed_value, call.function, call.args, {**call.kwargs, **more}, key=key, pure=False,
+            priority=call.priority, workers=elsewhere, allow_other_workers=elsewhere is not None,
+        )  # fmt: skip
+        under_way[key] = call, time.monotonic(), future
+        return future
 
     def _others(self, avoid: str) -> list[str] | None:
         """Return all workers but one; `None`, for any, where there is no other."""
@@ -270,7 +288,7 @@ class ParallelExecutor:
             yield self._alone(call)
 
     def run_batches(
-        self, batches: Sequence[Batch], roots: tuple[str, ...], run_id: str = ""
+        self, batches: Sequence[Batch], roots: tuple[str, ...], run_id: str = "", *, shipped: bool = False
     ) -> Iterator[tuple[Batch, BatchResult | DetectorPoolError]]:
         """
         Run batches of a scan, longest first.
@@ -283,6 +301,7 @@ class ParallelExecutor:
             batches: In the order in which they shall begin.
             roots: Absolute paths of the snapshot's roots.
             run_id: Of the scan, whose batches share their tools' breakers.
+            shipped: Whether the files travel with their batches, to workers that do not see the roots.
 
         Yields:
             A batch and its result; or and the error that makes the whole run worthless (`DetectorBroken`).
@@ -291,8 +310,9 @@ class ParallelExecutor:
             ClusterLost: The scheduler was lost.
         """
         assert len({batch.name for batch in batches}) == len(batches), "each batch is planned once"
+        load = functools.partial(_blobs, roots) if shipped else None
         calls = [
-            Call(batch.name, analyse, (batch, roots, run_id), {}, len(batches) - place, batch)
+            Call(batch.name, analyse, (batch, roots, run_id), {}, len(batches) - place, batch, load=load)
             for place, batch in enumerate(batches)
         ]
         again: list[Call] = []
@@ -358,6 +378,17 @@ def _timed_value(function: Callable[..., Any], args: tuple[Any, ...], kwargs: di
     return function(*args, **kwargs), time.perf_counter() - clock, get_worker().address
 
 
+def _reads(roots: tuple[str, ...], files: tuple[SourceFile, ...]) -> bool:
+    try:
+        return all(read_verified(roots[file.root], file) is not None for file in files)
+    except SourceChanged:
+        return False
+
+
+def _blobs(roots: tuple[str, ...], batch: Batch) -> Mapping[str, Any]:
+    return {"blobs": blobs_of(batch, roots)}
+
+
 def _halved(call: Call) -> tuple[Call, ...]:
     """Return the two halves of a batch's call; nothing, for a batch of one file."""
     batch: Batch = call.about
@@ -369,7 +400,7 @@ def _halved(call: Call) -> tuple[Call, ...]:
     for number, files in enumerate((batch.files[:middle], batch.files[middle:])):
         share_s = batch.predicted_s * len(files) / len(batch.files)
         half = msgspec.structs.replace(batch, name=f"{batch.name}.{number}", files=files, predicted_s=share_s)
-        halves.append(Call(half.name, call.function, (half, *call.args[1:]), call.kwargs, call.priority, half))
+        halves.append(msgspec.structs.replace(call, name=half.name, args=(half, *call.args[1:]), about=half, avoid=""))
     return tuple(halves)
 
 

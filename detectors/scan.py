@@ -52,7 +52,7 @@ from detectors.model import (
     UnitRecord,
 )
 from detectors.parsing import MAX_PARSE_BYTES, ParsedFile, collector_paused
-from detectors.ports import Progress, open_cluster
+from detectors.ports import Progress, open_cluster, open_store
 from detectors.retries import RetryPolicy
 from detectors.rule_settings import RuleSettings
 from detectors.tree_closures import NO_CLOSURE, TreeClosures
@@ -60,7 +60,7 @@ from detectors.workload_optimizer import Batch, BatchLimits, WorkloadOptimizer
 
 if TYPE_CHECKING:
     from detectors.batch import BatchResult
-    from detectors.parallel_executor import Backend, ParallelExecutor
+    from detectors.parallel_executor import Backend, DaskBackend, ParallelExecutor
 
 __all__ = ["CLUSTER_LOST", "Scan", "ScanOptions", "Stage", "scan"]
 
@@ -68,6 +68,9 @@ WORTH_A_CLUSTER_S = 30.0
 """Predicted seconds a worker below which starting a cluster costs more than it brings (2 to 3 s, and 1 s a worker)."""
 CLUSTER_LOST = RetryPolicy(attempts=3, base_s=1.0, on=(ClusterLost,))
 """For both doors: what was finished is in the cache, and a new cluster does the rest."""
+SOURCES = ("auto", "shared", "shipped")
+LOOKED_AT = 8
+"""Files that the workers of a scheduler are asked to read before sources are left to a shared path."""
 Unit = tuple[str, str]
 """(report path, detector)."""
 
@@ -97,6 +100,10 @@ class ScanOptions:
     """Limits, vocabulary and selection of the rules."""
     canaries: bool = False
     """Whether each batch holds known violations that its detectors must report; see `detectors.canaries`."""
+    sources: str = "auto"
+    """How a scheduler's workers get the sources: `shared` path, `shipped` with each batch; `auto` looks."""
+    store: str = ""
+    """Address, without secrets, of a store that several drivers share; empty for none."""
 
     def shown(self) -> tuple[str, ...]:
         """Return what shapes the result, for the evidence."""
@@ -145,6 +152,8 @@ class Scan:
             raise UsageError(f"--verify-cache takes a fraction from 0 to 1, not {options.verify_cache}")
         if options.workers is not None and options.workers < 1:
             raise UsageError(f"--workers takes a number from 1, not {options.workers}")
+        if options.sources not in SOURCES:
+            raise UsageError(f"--sources takes one of {', '.join(SOURCES)}, not {options.sources!r}")
         self.options = options
         self.run_id = uuid.uuid4().hex
         self.workers = options.workers or len(os.sched_getaffinity(0))
@@ -158,9 +167,11 @@ class Scan:
         self._stack = contextlib.ExitStack()
         self._baseline = finding_rules.Baseline(options.baseline) if options.baseline else None
         self._registry: Registry = discover().select(options.detectors).configured(options.settings)
-        self._cache = self._stack.enter_context(ResultCache(options.cache))
+        shared = open_store(options.store) if options.store else None
+        self._cache = self._stack.enter_context(ResultCache(options.cache, shared))
         self._optimizer = WorkloadOptimizer(self._cache.timings())
         self._executor: ParallelExecutor | None = None
+        self._shipped = False
         self._coming: futures.Future[Any] | None = None
         """The client of a cluster that is being started beside the first steps."""
         self._snapshot: snapshots.Snapshot | None = None
@@ -520,7 +531,7 @@ class Scan:
         roots = tuple(root.path for root in self._snapshot.roots)
         total = sum(len(batch.files) for stage in self._stages.values() for batch in stage.batches)
         try:
-            for batch, result in executor.run_batches(batches, roots, self.run_id):
+            for batch, result in executor.run_batches(batches, roots, self.run_id, shipped=self._shipped):
                 if not isinstance(result, BatchResult):
                     raise result
                 self._take(batch, result)
@@ -580,7 +591,20 @@ class Scan:
             return InProcess(self.workers)
         coming, self._coming = self._coming, None
         client = coming.result() if coming is not None else self._opened(cluster)
-        return DaskBackend(client, self.workers, cluster)
+        backend = DaskBackend(client, self.workers, cluster)
+        if "://" in cluster:
+            self._shipped = self._ships(backend)
+        return backend
+
+    def _ships(self, backend: DaskBackend) -> bool:
+        """Tell whether the sources travel with their batches to the workers of a scheduler."""
+        if self.options.sources != "auto":
+            return self.options.sources == "shipped"
+        assert self._snapshot is not None, "take the snapshot first"
+        files = self._snapshot.files
+        some = files[:: len(files) // LOOKED_AT + 1]
+        assert len(some) <= LOOKED_AT, "a few say enough"
+        return bool(some) and not backend.shares_files(tuple(root.path for root in self._snapshot.roots), some)
 
     def _will_run_all(self) -> bool:
         """Tell whether nothing can be answered by the cache, before anything is looked up."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("docs/access.md", "docs/certificates.md")
+DOCUMENTS = ("docs/access.md", "docs/certificates.md", "docs/how-to-cluster.md")
 
 
 def _sessions(text: str) -> list[tuple[str, int]]:

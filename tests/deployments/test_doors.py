@@ -49,6 +49,7 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "evidence carry": ("{none}", "{none}", "--output", "{none}-new"),
     "access token": ("alice", "--role", "auditor", "--output", "{none}/token", "--keys", "{none}"),
     "access review": ("{none}",),
+    "cluster join": ("tls://127.0.0.1:1",),
     "detectors qualify": ("ruff", "--sources", "{none}", "--output", "{none}.jsonl"),
     "detectors agreement": ("{none}",),
     "waiver create": (
