@@ -19,7 +19,6 @@ import msgspec
 import psutil
 import pytest
 
-from deployments import certificates
 from deployments.certificates import AUTHORITY, Authority, read_issued
 from deployments.cluster_record import ClusterRecord, Place, end, process_start
 from detectors.batch import analyse, blobs_of
@@ -28,36 +27,11 @@ from detectors.model import Analysed, NotAnalysed
 from detectors.parallel_executor import DaskBackend
 from detectors.ports import open_cluster
 from detectors.scan import Scan, ScanOptions
+from tests.deployments.cluster_fixtures import House
 
 ROOT = Path(__file__).parents[2]
 FAST = ("--detectors", "power-of-ten-c,power-of-ten-python", "--fail-on", "never")
 pytestmark = pytest.mark.xdist_group("cluster")
-
-
-class House:
-    """A home with certificates, and commands that live in it."""
-
-    def __init__(self, home: Path, *hosts: str) -> None:
-        self.home = home
-        self.address = ""
-        self.certificates = home / "state" / "certs"
-        (home / "state").mkdir(parents=True, mode=0o700)
-        certificates.init(self.certificates, hosts or ("127.0.0.1",))
-
-    def environment(self, **more: str) -> dict[str, str]:
-        return {**os.environ, "DETECTOR_POOL_HOME": str(self.home), **more}
-
-    def run(self, *words: str | Path, **more: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-P", "-m", "deployments.cli", *map(str, words)]
-        return subprocess.run(
-            command, env=self.environment(**more), capture_output=True, text=True, timeout=200, check=False
-        )
-
-    def json(self, *words: str | Path) -> dict[str, Any]:
-        done = self.run(*words, "--json")
-        assert done.stdout, done.stderr
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
 
 
 @pytest.fixture(scope="module")
