@@ -38,7 +38,7 @@ corpus: $(STAMP) ## Measure the Power of Ten rules on labelled cases (fetches th
 		$(BIN)/python demo/fetch_source.py demo/sources.json "$$name" $(DEMO)/sources || exit 1; done
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m tests.corpus.evaluate --packages $(DEMO)/sources
 
-test-services: $(STAMP) ## Run the tests that need system packages (gcc, cppcheck, openssl, semgrep, postgresql, nginx: installed where missing)
+test-services: $(STAMP) ## Run the tests that need system packages (gcc, cppcheck, openssl, semgrep, postgresql, nginx, Redis, promtool, Chromium: installed where missing)
 	@sh tests/system_packages.sh
 	@mkdir -p .screenshots
 	SCREENSHOTS=.screenshots $(BIN)/python -m pytest -q -n $(JOBS) -m system tests

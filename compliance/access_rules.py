@@ -23,7 +23,7 @@ __all__ = ["ACTIONS", "SCHEMA", "STANDARD_RULES", "STORES", "Decision", "Rules"]
 
 ACTIONS: tuple[Action, ...] = ("run", "register", "read", "verify", "administer", "waive", "approve")
 DETECTOR_ACTIONS = frozenset({"run", "register"})
-STORES = ("evidence", "ledger", "policy", "certificates", "waivers")
+STORES = ("evidence", "ledger", "policy", "certificates", "cluster", "waivers")
 PRINCIPALS: dict[Kind, str] = {"user": "User", "token": "Bearer", "service": "Service", "request": "Requester"}
 GUARD = "registered-roles"
 MAX_RULES_BYTES = 1 << 20

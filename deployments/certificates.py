@@ -39,6 +39,7 @@ __all__ = [
     "Shown",
     "init",
     "renew",
+    "require_usable",
     "show",
 ]
 
@@ -275,6 +276,38 @@ def read_issued(folder: Path, name: str) -> Issued:
     return Issued(certificate + mark, key)
 
 
+def require_usable(folder: Path, roles: Sequence[Role], host: str) -> None:
+    """
+    Look at certificates before anybody serves with them.
+
+    Args:
+        folder: Where `ca.pem` and the file of each role lie.
+        roles: Who serves or connects.
+        host: Address where a scheduler or worker serves.
+
+    Raises:
+        CertificateProblem: One is missing, open to others, not valid today, or not for this host.
+    """
+    from cryptography import x509
+
+    assert roles, "somebody has a certificate"
+    _check_folder(folder)
+    now = datetime.datetime.now(datetime.UTC)
+    for role in roles:
+        file = str(folder / f"{role}.pem")
+        try:
+            authority = x509.load_pem_x509_certificate(_read(folder / f"{AUTHORITY}.pem").encode())
+            certificate = x509.load_pem_x509_certificate(read_issued(folder, role).certificate.encode())
+            names = names_of(read_issued(folder, role).certificate)
+        except ValueError as problem:
+            raise CertificateProblem(file, f"it or {AUTHORITY}.pem cannot be read: {problem}") from problem
+        if found := _problem_of(certificate, authority, now):
+            raise CertificateProblem(file, f"it is {found}; `detector-pool certs renew` signs another")
+        if role != "client" and host not in names:
+            told = f"it is for {', '.join(filter(_is_host, names)) or 'no host'}, not for {host}"
+            raise CertificateProblem(file, f"{told}; `detector-pool certs renew --host {host}` signs another")
+
+
 def names_of(certificate: str) -> tuple[str, ...]:
     """Return the names and addresses of a certificate in PEM."""
     from cryptography import x509
@@ -289,25 +322,30 @@ def names_of(certificate: str) -> tuple[str, ...]:
 
 def _shown(folder: Path, name: str, authority: x509.Certificate, now: datetime.datetime) -> Shown:
     from cryptography import x509
-    from cryptography.exceptions import InvalidSignature
     from cryptography.hazmat.primitives.hashes import SHA256
 
-    problem = None
     issued = read_issued(folder, name)
     certificate = x509.load_pem_x509_certificate(issued.certificate.encode())
-    if now > certificate.not_valid_after_utc:
-        problem = "expired"
-    elif now < certificate.not_valid_before_utc:
-        problem = "not yet valid"
-    try:
-        certificate.verify_directly_issued_by(authority)
-    except (InvalidSignature, ValueError, TypeError):
-        problem = "not signed by this folder's authority"
     return Shown(
         f"{name}.pem", "authority" if name == AUTHORITY else name, certificate.subject.rfc4514_string(),
         names_of(issued.certificate), certificate.not_valid_before_utc.isoformat(),
-        certificate.not_valid_after_utc.isoformat(), certificate.fingerprint(SHA256()).hex(), problem,
+        certificate.not_valid_after_utc.isoformat(), certificate.fingerprint(SHA256()).hex(),
+        _problem_of(certificate, authority, now),
     )  # fmt: skip
+
+
+def _problem_of(certificate: x509.Certificate, authority: x509.Certificate, now: datetime.datetime) -> str | None:
+    """Return why a certificate cannot be used; `None` when it can."""
+    from cryptography.exceptions import InvalidSignature
+
+    assert now.tzinfo is not None, "certificates speak of one zone"
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (InvalidSignature, ValueError, TypeError):
+        return "not signed by this folder's authority"
+    if now > certificate.not_valid_after_utc:
+        return "expired"
+    return "not yet valid" if now < certificate.not_valid_before_utc else None
 
 
 def _leaves(authority: Authority, hosts: Sequence[str], days: float) -> dict[str, str]:

@@ -24,6 +24,7 @@ from deployments.access_commands import access_app
 from deployments.audit_commands import audit_app
 from deployments.benchmark_commands import benchmark_app, run_benchmark_command
 from deployments.certificate_commands import certificates_app
+from deployments.cluster_commands import cluster_app
 from deployments.compliance_commands import run_audit_command
 from deployments.deploy_commands import DEPLOY_EXAMPLE, deploy_command
 from deployments.doors import guarded
@@ -73,6 +74,7 @@ app.add_typer(evidence_app, name="evidence")
 app.add_typer(audit_app, name="audit")
 app.add_typer(access_app, name="access")
 app.add_typer(certificates_app, name="certs")
+app.add_typer(cluster_app, name="cluster")
 app.add_typer(waiver_app, name="waiver")
 app.add_typer(benchmark_app, name="benchmark")
 benchmark_app.command("soak", epilog=SOAK_EXAMPLE)(soak_command)
@@ -108,7 +110,13 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         str | None, typer.Option(help="inline, local or a scheduler's address; chosen when absent.")
     ] = None,
     workers: Annotated[int | None, typer.Option(help="How many at once; the processors when absent.")] = None,
+    sources: Annotated[
+        str, typer.Option(help="How a scheduler's workers get the files: shared path, shipped, or auto.")
+    ] = "auto",
     cache: Annotated[Path | None, typer.Option(help="Folder of the cache.")] = None,
+    store: Annotated[
+        str, typer.Option(envvar="DETECTOR_POOL_STORE", help="Store of results shared with others: rediss:, file:, …")
+    ] = "",
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Take no stored answer.")] = False,
     verify_cache: Annotated[
         float, typer.Option(help="Share of stored answers, 0 to 1, computed again and compared.")
@@ -194,12 +202,12 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     settings = Settings.read(cache, passphrase_file)
     names = tuple(name for given in detectors for name in given.split(",") if name) if detectors is not None else None
     options = ScanOptions(
-        paths=tuple(paths), detectors=names, cluster=cluster, workers=workers, cache=settings.cache,
-        use_cache=not no_cache, verify_cache=verify_cache, baseline=baseline, include=tuple(include or ()),
-        exclude=tuple(exclude or ()), ignore=not no_ignore, settings=_rule_settings(paths, config, trust_tree),
-        canaries=evidence is not None, deadline_s=None if deadline is None else seconds_of(deadline),
-        since=since, imports=tuple(import_sarif or ()),
-        excerpts=not no_excerpts,
+        paths=tuple(paths), detectors=names, cluster=cluster, workers=workers, sources=sources, store=store,
+        cache=settings.cache, use_cache=not no_cache, verify_cache=verify_cache, baseline=baseline,
+        include=tuple(include or ()), exclude=tuple(exclude or ()), ignore=not no_ignore,
+        settings=_rule_settings(paths, config, trust_tree), canaries=evidence is not None,
+        deadline_s=None if deadline is None else seconds_of(deadline), since=since,
+        imports=tuple(import_sarif or ()), excerpts=not no_excerpts,
     )  # fmt: skip
     if evidence is not None:
         refuse_existing(evidence)

@@ -16,7 +16,7 @@ from distributed.security import Security
 
 from deployments.certificates import AUTHORITY, ROLES, Authority, Issued, Role, read_issued
 
-__all__ = ["MutualTLS", "from_folder", "temporary"]
+__all__ = ["MutualTLS", "from_folder", "of_a_worker", "temporary"]
 
 ACCEPTED: dict[str, frozenset[str]] = {
     "scheduler": frozenset({"worker", "client"}),
@@ -121,6 +121,18 @@ def from_folder(folder: Path, *roles: Role) -> MutualTLS:
     assert roles, "somebody uses them"
     assert set(roles) <= set(ROLES), "no other role has a certificate"
     return _security((folder / f"{AUTHORITY}.pem").read_text(), {role: read_issued(folder, role) for role in roles})
+
+
+def of_a_worker(folder: Path) -> MutualTLS:
+    """
+    Return a worker's certificate for asking a scheduler something, on a machine that has no client's.
+
+    Raises:
+        CertificateProblem: It is not there, or open to others.
+    """
+    issued = read_issued(folder, "worker")
+    assert issued.key, "a certificate comes with its key"
+    return _security((folder / f"{AUTHORITY}.pem").read_text(), {"client": issued})
 
 
 def _security(authority: str, leaves: dict[Role, Issued]) -> MutualTLS:

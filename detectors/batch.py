@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
@@ -36,9 +36,17 @@ from detectors.rule_settings import RuleSettings
 from detectors.sandbox import analyse_in_context, analyse_with_tool
 from detectors.workload_optimizer import Batch
 
-__all__ = ["BatchResult", "analyse"]
+__all__ = ["BatchResult", "Blobs", "analyse", "blobs_of", "warm"]
 
 KNOWN_BREAKERS = 256
+Blobs = Mapping[str, bytes | str]
+"""By report path, the content of files that travel with their batch; where it could not be read, what happened."""
+Read = Callable[[SourceFile], bytes]
+WARMING: Mapping[Language, bytes] = {
+    "c": b"int warm(void) { return 0; }\n",
+    "cpp": b"int warm() { return 0; }\n",
+    "python": b"def warm():\n    return 0\n",
+}
 
 
 class BatchResult(msgspec.Struct, frozen=True):
@@ -58,7 +66,32 @@ class BatchResult(msgspec.Struct, frozen=True):
         return any(count.missed for count in self.canaries)
 
 
-def analyse(batch: Batch, roots: tuple[str, ...], run_id: str = "") -> BatchResult:
+def warm() -> None:
+    """Load what every batch needs, so that the first one does not wait for it."""
+    groups = [detector for detector in _configured(RuleSettings()) if isinstance(detector, RuleGroup)]
+    assert groups, "there are rules"
+    for language, source in WARMING.items():
+        parsed = parse(source, language, "warm")
+        for group in groups:
+            if language in group.languages:
+                # Parsers and queries are made when the first rule asks for them.
+                report = group.check_file(parsed)
+                assert report.understood > 0, "what warms is understood"
+
+
+def blobs_of(batch: Batch, roots: tuple[str, ...]) -> Blobs:
+    """Return the content of a batch's files and of what they depend on, for a worker that does not see the roots."""
+    assert batch.files, "a batch has files"
+    found: dict[str, bytes | str] = {}
+    for file in (*batch.files, *batch.support):
+        try:
+            found[file.path] = snapshot.read_verified(roots[file.root], file)
+        except SourceChanged as problem:
+            found[file.path] = problem.problem
+    return found
+
+
+def analyse(batch: Batch, roots: tuple[str, ...], run_id: str = "", blobs: Blobs | None = None) -> BatchResult:
     """
     Analyse the files of a batch.
 
@@ -66,6 +99,7 @@ def analyse(batch: Batch, roots: tuple[str, ...], run_id: str = "") -> BatchResu
         batch: Detectors and files.
         roots: Absolute paths of the snapshot's roots, as this machine sees them.
         run_id: Of the scan. A tool that keeps failing is left alone for the rest of what this process does in it.
+        blobs: What the files hold, where this machine does not see the roots; held against the digests like any file.
 
     Raises:
         DetectorWroteFiles: A detector changed what it was given to read.
@@ -82,6 +116,7 @@ def analyse(batch: Batch, roots: tuple[str, ...], run_id: str = "") -> BatchResu
     tools = tuple(detector for detector in detectors if isinstance(detector, Tool))
     outcomes: list[Outcome] = []
     counts: list[CanaryCount] = []
+    read = functools.partial(_content, roots=roots, blobs=blobs)
     if groups:
         dumb: dict[tuple[str, Language], Watch] = {}
         if batch.canary:
@@ -90,11 +125,11 @@ def analyse(batch: Batch, roots: tuple[str, ...], run_id: str = "") -> BatchResu
         for file in batch.files:
             # The list is made while it is paused, so that the parsed file is gone when the collector comes.
             with collector_paused():
-                found = list(_by_rules(groups, file, roots[file.root]))
+                found = list(_by_rules(groups, file, read))
             outcomes += [_unless_dumb(outcome, dumb.get((outcome.detector, file.language))) for outcome in found]
     for tool in tools:
         watch = _watch(tool, batch)
-        outcomes += _by_tool(tool, batch, roots, _breaker(run_id, tool.name), watch)
+        outcomes += _by_tool(tool, batch, read, _breaker(run_id, tool.name), watch)
         if batch.canary:
             counts.append(CanaryCount(tool.name, watch.placed, watch.missed, int(not watch.canaries)))
     worker = f"{os.uname().nodename}:{os.getpid()}"
@@ -165,10 +200,21 @@ def _breaker(run_id: str, tool: str) -> Breaker:
     return Breaker(BreakerPolicy())
 
 
-def _by_rules(groups: tuple[RuleGroup, ...], file: SourceFile, root: str) -> Iterator[Outcome]:
+def _content(file: SourceFile, *, roots: tuple[str, ...], blobs: Blobs | None) -> bytes:
+    """Return what the snapshot saw in a file; raises SourceChanged."""
+    if blobs is None:
+        return snapshot.read_verified(roots[file.root], file)
+    match blobs.get(file.path, "vanished"):
+        case bytes() as data:
+            return snapshot.verified(file, data)
+        case problem:
+            raise SourceChanged(file.path, problem)
+
+
+def _by_rules(groups: tuple[RuleGroup, ...], file: SourceFile, read: Read) -> Iterator[Outcome]:
     clock = time.perf_counter()
     try:
-        parsed = parse(snapshot.read_verified(root, file), file.language, file.path.rpartition("/")[2])
+        parsed = parse(read(file), file.language, file.path.rpartition("/")[2])
     except SourceChanged as problem:
         yield from (_lost(file, group.name, problem) for group in groups)
         return
@@ -193,20 +239,20 @@ def _by_group(group: RuleGroup, file: SourceFile, parsed: ParsedFile) -> Outcome
     return Analysed(file.path, group.name, msgspec.structs.replace(report, findings=found), 0.0)
 
 
-def _by_tool(tool: Tool, batch: Batch, roots: tuple[str, ...], breaker: Breaker, watch: Watch) -> Iterator[Outcome]:
+def _by_tool(tool: Tool, batch: Batch, read: Read, breaker: Breaker, watch: Watch) -> Iterator[Outcome]:
     clock = time.perf_counter()
     files = batch.files
     sources: dict[str, bytes] = {}
     for file in files:
         try:
-            sources[file.path] = snapshot.read_verified(roots[file.root], file)
+            sources[file.path] = read(file)
         except SourceChanged as problem:
             yield _lost(file, tool.name, problem)
     if not sources:
         return
     if isinstance(tool, ClosureTool):
         try:
-            support = {file.path: snapshot.read_verified(roots[file.root], file) for file in batch.support}
+            support = {file.path: read(file) for file in batch.support}
         except SourceChanged as problem:
             # What they would have said depends on what is no longer there.
             yield from (_lost(file, tool.name, problem) for file in files if file.path in sources)

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,6 +23,9 @@ from detectors.duration_model import ModelState
 from detectors.errors import FormatTooNew, UsageError
 from detectors.model import Analysed, Digest, FileReport, Finding, Language, Marker, NotAnalysed, Outcome, Reason
 from detectors.snapshot import StatEntry
+
+if TYPE_CHECKING:
+    from detectors.shared_store import SharedStore
 
 __all__ = ["CachedResult", "ResultCache", "Timing", "result_key"]
 
@@ -41,6 +44,9 @@ OF_THE_DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
 """A full or failing disk, which may happen to any run; what else hinders opening is a folder that was named wrongly."""
 PRIMARY_CODE = 0xFF
 """The low byte of SQLite's extended result codes."""
+STORE_RESULT = "INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?, ?, ?, ?)"
+SharedResult = tuple[str, bytes, bytes, float]
+"""Of a result in a shared store: run, report, facts, seconds."""
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS result (
@@ -125,13 +131,15 @@ class ResultCache:
 
     Args:
         folder: Made when missing. `None`: a store in memory, gone with the object.
+        shared: A second level: what is not here is looked for there, and what is stored here goes there, too.
 
     Raises:
         FormatTooNew: A newer release wrote it.
         UsageError: The folder cannot be made or written.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, shared: SharedStore | None = None) -> None:
+        self._shared = shared
         self.warnings: list[str] = []
         """What went wrong and was survived; shown to the user and kept in the evidence."""
         self._newer_timings: set[str] = set()
@@ -169,12 +177,31 @@ class ResultCache:
         self.close()
 
     def close(self) -> None:
-        """Close the file; a second call does nothing."""
+        """Close the file and the shared store; a second call does nothing."""
         with self._lock:
             self._connection.close()
+        if self._shared is not None:
+            self._shared.close()
 
     def lookup(self, keys: Sequence[bytes]) -> dict[bytes, CachedResult]:
         """Return what is known of `keys`; rows that fail their checksum are dropped."""
+        found = self._lookup_here(keys)
+        missing = [key for key in keys if key not in found]
+        if self._shared is None or not missing:
+            return found
+        rows = []
+        for key, entry in self._shared.fetch("result", missing).items():
+            try:
+                run, report, facts, seconds = msgspec.msgpack.decode(entry, type=SharedResult)
+            except msgspec.DecodeError:
+                continue  # by another release that has the key; computed again
+            rows.append((key, run, report, facts, _checksum(key, report, facts), seconds, time.time()))
+        self.warnings += self._shared.news()
+        self._write(STORE_RESULT, rows)
+        # Read from here: facts are asked for later, and must be where the answer is.
+        return found | self._lookup_here([row[0] for row in rows])
+
+    def _lookup_here(self, keys: Sequence[bytes]) -> dict[bytes, CachedResult]:
         found: dict[bytes, CachedResult] = {}
         damaged: list[bytes] = []
         for row in self._select("SELECT key, run, report, facts, checksum, seconds FROM result WHERE key IN ", keys):
@@ -192,8 +219,8 @@ class ResultCache:
         return found
 
     def holds_results(self) -> bool:
-        """Tell whether any answer is stored, of whichever detector and file."""
-        return bool(self._read("SELECT 1 FROM result LIMIT 1", ()))
+        """Tell whether any answer is stored, or may be stored elsewhere, of whichever detector and file."""
+        return self._shared is not None or bool(self._read("SELECT 1 FROM result LIMIT 1", ()))
 
     def facts(self, keys: Sequence[bytes]) -> dict[bytes, dict[str, bytes]]:
         """Return the facts stored with `keys` (looked up before, so known to be sound)."""
@@ -217,7 +244,12 @@ class ResultCache:
                     continue
             encoded, packed = msgspec.msgpack.encode(stored), msgspec.msgpack.encode(facts)
             rows.append((key, run_id, encoded, packed, _checksum(key, encoded, packed), spent, time.time()))
-        self._write("INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?, ?, ?, ?)", rows)
+        self._write(STORE_RESULT, rows)
+        if self._shared is not None:
+            self._shared.keep(
+                "result", {row[0]: msgspec.msgpack.encode((row[1], row[2], row[3], row[5])) for row in rows}
+            )
+            self.warnings += self._shared.news()
 
     def known(self, root: str, paths: Sequence[bytes] | None = None) -> dict[bytes, StatEntry]:
         """Return the stat index of a root, or of some paths of it; see `snapshot.StatIndex`."""
@@ -292,6 +324,16 @@ class ResultCache:
     def values(self, keys: Sequence[bytes], ttl_s: float = math.inf) -> dict[bytes, bytes]:
         """Return the msgpack values stored under `keys` in the last `ttl_s` seconds; damaged ones are dropped."""
         assert ttl_s >= 0, "an age in seconds"
+        found = self._values_here(keys, ttl_s)
+        missing = [key for key in keys if key not in found]
+        # What must be young is not looked for where no age is kept.
+        if self._shared is None or not missing or ttl_s != math.inf:
+            return found
+        fetched = self._shared.fetch("value", missing)
+        self.warnings += self._shared.news()
+        return found | fetched
+
+    def _values_here(self, keys: Sequence[bytes], ttl_s: float) -> dict[bytes, bytes]:
         found: dict[bytes, bytes] = {}
         damaged: list[tuple[bytes]] = []
         oldest = time.time() - ttl_s
@@ -312,6 +354,9 @@ class ResultCache:
         now = time.time()
         rows = [(key, value, _checksum(key, value, b""), now) for key, value in values]
         self._write("INSERT OR REPLACE INTO value VALUES (?, ?, ?, ?)", rows)
+        if self._shared is not None:
+            self._shared.keep("value", {key: value for key, value, _, _ in rows})
+            self.warnings += self._shared.news()
 
     def _connect(self, where: str) -> sqlite3.Connection:
         connection = sqlite3.connect(where, timeout=30, check_same_thread=False, isolation_level=None)

@@ -24,6 +24,7 @@ Every error the engine raises, as one tree:
     ├── SourceChanged              exit 3   a file is no longer the one the snapshot saw
     ├── ClusterError               exit 3   the Dask cluster cannot be started or reached
     │   └── ClusterLost
+    ├── StoreUnavailable           exit 3   a shared store of results does not answer; a run goes on without it
     └── FormatTooNew               exit 2   a file on disk was written by a newer version
 
 An expected outcome is a value (`model.NotAnalysed`), never one of these. An error that carries more than its message is
@@ -55,6 +56,7 @@ __all__ = [
     "NotTransferable",
     "RepositoryUnusable",
     "SourceChanged",
+    "StoreUnavailable",
     "ToolCrashed",
     "ToolError",
     "ToolMissing",
@@ -290,6 +292,15 @@ class ClusterError(DetectorPoolError):
 
 class ClusterLost(ClusterError):
     """The Dask cluster was there and is gone; what was finished is in the cache, and a new cluster does the rest."""
+
+
+@told
+class StoreUnavailable(DetectorPoolError):
+    """A shared store of results does not answer, or refuses."""
+
+    store: str
+    problem: str
+    message = "the store {store} cannot be used ({problem})"
 
 
 @told

@@ -10,20 +10,22 @@ what is at fault is alone; that is tried by itself before it is given up as `Wor
 from __future__ import annotations
 
 import collections
+import functools
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from detectors import sandbox
-from detectors.batch import BatchResult, analyse
+from detectors.batch import BatchResult, analyse, blobs_of
 from detectors.bulkheads import Bulkheads, Chunk, Job
 from detectors.deadline import DeadlineGate
-from detectors.errors import ClusterLost, DetectorPoolError
-from detectors.model import NotAnalysed
+from detectors.errors import ClusterLost, DetectorPoolError, SourceChanged
+from detectors.model import NotAnalysed, SourceFile
+from detectors.snapshot import read_verified
 from detectors.workload_optimizer import Batch
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ MAX_ROUNDS = 80
 """Of divisions; halving reaches one after as many as the length has bits."""
 CLOSE_S = 10.0
 """How long an early end waits for calls in threads, which cannot be ended."""
+LOADED_A_WORKER = 3
+"""Calls with a load that are under way for each worker: one runs, the others have travelled when it ends."""
 
 
 class WorkerLost(DetectorPoolError):
@@ -75,6 +79,8 @@ class Call(msgspec.Struct, frozen=True):
     """What the caller wants to find in the result; stays in this process."""
     avoid: str = ""
     """Address of a Dask worker that shall not run it, if there is another."""
+    load: Callable[[Any], Mapping[str, Any]] | None = None
+    """Makes further arguments of `about`, too large to be held for all calls at once: few have theirs at a time."""
 
 
 class CallResult(msgspec.Struct, frozen=True):
@@ -204,7 +210,7 @@ class DaskBackend:
         waiting = collections.deque(calls)
         flight = _Flight(self, gate)
         # What waits on a worker cannot be asked whether it may still begin.
-        refused = flight.fill(waiting, len(waiting) if gate is None else self.workers)
+        refused = flight.fill(waiting, self.workers if gate is not None else self._at_once(waiting))
         # Without results: their gathering fails in Dask's own thread when the scheduler dies at that moment, and then
         # whoever waits for the next one waits for ever.
         completed = dask_as_completed(  # type: ignore[no-untyped-call]
@@ -233,17 +239,23 @@ class DaskBackend:
         # The same batch may be asked for again after a lost worker; Dask must not answer with the old future.
         key = f"{call.name}-{time.monotonic_ns():x}{number:x}"
         elsewhere = self._others(call.avoid)
+        more = call.load(call.about) if call.load is not None else {}
         return self._client.submit(
-            _timed_value,
-            call.function,
-            call.args,
-            call.kwargs,
-            key=key,
-            pure=False,
-            priority=call.priority,
-            workers=elsewhere,
-            allow_other_workers=elsewhere is not None,
-        )
+            _timed_value, call.function, call.args, {**call.kwargs, **more}, key=key, pure=False,
+            priority=call.priority, workers=elsewhere, allow_other_workers=elsewhere is not None,
+        )  # fmt: skip
+
+    def shares_files(self, roots: tuple[str, ...], files: Sequence[SourceFile]) -> bool:
+        """Tell whether every worker that there is now reads these files as this machine does."""
+        assert files, "somebody asks about something"
+        answers: Mapping[str, bool] = self._client.run(_reads, roots, tuple(files))
+        return bool(answers) and all(answers.values())
+
+    def _at_once(self, waiting: Collection[Call]) -> int:
+        """Return how many calls are handed over before the first has ended: few, where each brings its sources."""
+        if any(call.load is not None for call in waiting):
+            return LOADED_A_WORKER * max(self.workers, 1)
+        return len(waiting)
 
     def _others(self, avoid: str) -> list[str] | None:
         """Return all workers but one; `None`, for any, where there is no other."""
@@ -280,7 +292,7 @@ class _Flight:
 
     def landed(self, future: Any) -> CallResult:
         """Return what a call came to; raises TimeoutError where a gate's end comes before the result."""
-        from distributed.scheduler import KilledWorker
+        from distributed.scheduler import KilledWorker, NoValidWorkerError, NoWorkerError
 
         call, submitted = self._calls.pop(future.key)
         match future.status:
@@ -289,6 +301,8 @@ class _Flight:
                 return CallResult(call, value[0], None, value[1], value[2])
             case "error":
                 problem = future.exception()
+                if isinstance(problem, (NoWorkerError, NoValidWorkerError)):
+                    raise ClusterLost(f"no worker of {self._backend.name} is left: {problem}") from problem
                 lost = isinstance(problem, KilledWorker)
                 return CallResult(call, None, WorkerLost(call.name) if lost else problem, time.monotonic() - submitted)
             case status:
@@ -375,7 +389,7 @@ class ParallelExecutor:
                 yield self._alone(call)
 
     def run_batches(
-        self, batches: Sequence[Batch], roots: tuple[str, ...], run_id: str = ""
+        self, batches: Sequence[Batch], roots: tuple[str, ...], run_id: str = "", *, shipped: bool = False
     ) -> Iterator[tuple[Batch, BatchResult | DetectorPoolError]]:
         """
         Run batches of a scan, longest first.
@@ -388,6 +402,7 @@ class ParallelExecutor:
             batches: In the order in which they shall begin.
             roots: Absolute paths of the snapshot's roots.
             run_id: Of the scan, whose batches share their tools' breakers.
+            shipped: Whether the files travel with their batches, to workers that do not see the roots.
 
         Yields:
             A batch and its result; or and the error that makes the whole run worthless (`DetectorBroken`). Nothing of
@@ -397,8 +412,9 @@ class ParallelExecutor:
             ClusterLost: The scheduler was lost.
         """
         assert len({batch.name for batch in batches}) == len(batches), "each batch is planned once"
+        load = functools.partial(_blobs, roots) if shipped else None
         calls = [
-            Call(batch.name, analyse, (batch, roots, run_id), {}, len(batches) - place, batch)
+            Call(batch.name, analyse, (batch, roots, run_id), {}, len(batches) - place, batch, load=load)
             for place, batch in enumerate(batches)
         ]
         again: list[Call] = []
@@ -476,6 +492,17 @@ def _timed_value(function: Callable[..., Any], args: tuple[Any, ...], kwargs: di
     return function(*args, **kwargs), time.perf_counter() - clock, get_worker().address
 
 
+def _reads(roots: tuple[str, ...], files: tuple[SourceFile, ...]) -> bool:
+    try:
+        return all(read_verified(roots[file.root], file) is not None for file in files)
+    except SourceChanged:
+        return False
+
+
+def _blobs(roots: tuple[str, ...], batch: Batch) -> Mapping[str, Any]:
+    return {"blobs": blobs_of(batch, roots)}
+
+
 def _halved(call: Call) -> tuple[Call, ...]:
     """Return the two halves of a batch's call; nothing, for a batch of one file."""
     batch: Batch = call.about
@@ -487,7 +514,7 @@ def _halved(call: Call) -> tuple[Call, ...]:
     for number, files in enumerate((batch.files[:middle], batch.files[middle:])):
         share_s = batch.predicted_s * len(files) / len(batch.files)
         half = msgspec.structs.replace(batch, name=f"{batch.name}.{number}", files=files, predicted_s=share_s)
-        halves.append(Call(half.name, call.function, (half, *call.args[1:]), call.kwargs, call.priority, half))
+        halves.append(msgspec.structs.replace(call, name=half.name, args=(half, *call.args[1:]), about=half, avoid=""))
     return tuple(halves)
 
 

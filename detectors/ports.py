@@ -14,11 +14,14 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
 
 from detectors.errors import ConfigurationError, DetectorBroken, UsageError
+
+if TYPE_CHECKING:
+    from detectors.shared_store import SharedStore
 
 __all__ = [
     "AccessPolicy",
@@ -31,13 +34,16 @@ __all__ = [
     "Figure",
     "KnowsCaller",
     "Progress",
+    "StoreKind",
     "Workplace",
     "installed_access_policy",
     "installed_audit_sink",
     "installed_claims",
     "open_cluster",
+    "open_store",
 ]
 
+STORE_METHODS = ("accepts", "open")
 OWN = "builtin"
 """Name of this project's own entry points."""
 
@@ -69,6 +75,27 @@ class ClusterKind(Protocol):
 
     def accepts(self, target: str) -> bool:
         """Tell whether this kind serves `target`."""
+        ...
+
+
+@runtime_checkable
+class StoreKind(Protocol):
+    """A way to keep results where several drivers find them; `name` shows what `--store` takes."""
+
+    name: ClassVar[str]
+
+    def accepts(self, url: str) -> bool:
+        """Tell whether this kind serves `url`."""
+        ...
+
+    def open(self, url: str) -> SharedStore:
+        """
+        Return the store; whether it answers shows when it is asked.
+
+        Raises:
+            UsageError: An address that would be open to others, or carries a secret.
+            ConfigurationError: What it needs is not installed, or its key cannot be used.
+        """
         ...
 
 
@@ -262,6 +289,25 @@ def open_cluster(target: str, workers: int) -> AbstractContextManager[Any]:
             return context
     names = ", ".join(sorted(kind.name for kind in kinds))
     raise UsageError(f"--cluster {target!r} is neither `inline`, nor one of: {names}, nor a scheduler's address")
+
+
+def open_store(url: str) -> SharedStore:
+    """
+    Find the kind of store for `url` among the entry points `detector_pool.stores`, and open it.
+
+    Raises:
+        UsageError: No kind serves `url`, or it would be open to others.
+        ConfigurationError: What it needs is not installed, or its key cannot be used.
+    """
+    if not url:
+        raise UsageError("a store has an address")
+    kinds = [cls() for cls in _classes(importlib.metadata.entry_points(group="detector_pool.stores"), STORE_METHODS)]
+    for kind in kinds:
+        if kind.accepts(url):
+            store: SharedStore = kind.open(url)
+            return store
+    names = ", ".join(sorted(kind.name for kind in kinds))
+    raise UsageError(f"--store takes the address of one of: {names or 'none that is installed'}")
 
 
 def _classes(entries: Iterable[importlib.metadata.EntryPoint], methods: tuple[str, ...]) -> Iterator[type[Any]]:

@@ -58,7 +58,7 @@ from detectors.model import (
     UnitRecord,
 )
 from detectors.parsing import MAX_PARSE_BYTES, ParsedFile, collector_paused
-from detectors.ports import Progress, open_cluster
+from detectors.ports import Progress, open_cluster, open_store
 from detectors.retries import RetryPolicy
 from detectors.rule_settings import RuleSettings
 from detectors.tree_closures import NO_CLOSURE, TreeClosures
@@ -68,7 +68,7 @@ from detectors.workload_optimizer import Batch, BatchLimits, Risk, WorkloadOptim
 if TYPE_CHECKING:
     from detectors.batch import BatchResult
     from detectors.changes import Change
-    from detectors.parallel_executor import Backend, ParallelExecutor
+    from detectors.parallel_executor import Backend, DaskBackend, ParallelExecutor
 
 __all__ = ["CLUSTER_LOST", "Scan", "ScanOptions", "Stage", "scan"]
 
@@ -86,6 +86,9 @@ CLOSING_LEAST_S = 2.0
 """Kept of a long deadline at the least."""
 MOST_ROUNDS = 50
 """Of looking for what may still begin before a deadline; each begins something, and teaches what the next predicts."""
+SOURCES = ("auto", "shared", "shipped")
+LOOKED_AT = 8
+"""Files that the workers of a scheduler are asked to read before sources are left to a shared path."""
 Unit = tuple[str, str]
 """(report path, detector)."""
 
@@ -123,6 +126,10 @@ class ScanOptions:
     """SARIF files of other tools, whose results become findings of this run."""
     excerpts: bool = True
     """Whether the record may hold words of the sources; see `detectors.withholding`."""
+    sources: str = "auto"
+    """How a scheduler's workers get the sources: `shared` path, `shipped` with each batch; `auto` looks."""
+    store: str = ""
+    """Address, without secrets, of a store that several drivers share; empty for none."""
 
     def shown(self) -> tuple[str, ...]:
         """Return what shapes the result, for the evidence."""
@@ -193,9 +200,11 @@ class Scan:
         self._stack = contextlib.ExitStack()
         self._baseline = finding_rules.Baseline.read(options.baseline) if options.baseline else None
         self._registry: Registry = discover().select(options.detectors).configured(options.settings)
-        self._cache = self._stack.enter_context(ResultCache(options.cache))
+        shared = open_store(options.store) if options.store else None
+        self._cache = self._stack.enter_context(ResultCache(options.cache, shared))
         self._optimizer = WorkloadOptimizer(self._cache.timings())
         self._executor: ParallelExecutor | None = None
+        self._shipped = False
         self._coming: futures.Future[Any] | None = None
         """The client of a cluster that is being started beside the first steps."""
         self._snapshot: snapshots.Snapshot | None = None if at is None else at[0]
@@ -739,7 +748,7 @@ class Scan:
         roots = tuple(root.path for root in self._snapshot.roots)
         total = sum(len(batch.files) for stage in self._stages.values() for batch in stage.batches)
         try:
-            for batch, result in executor.run_batches(batches, roots, self.run_id):
+            for batch, result in executor.run_batches(batches, roots, self.run_id, shipped=self._shipped):
                 if not isinstance(result, BatchResult):
                     raise result
                 self._take(batch, result)
@@ -810,7 +819,20 @@ class Scan:
             return InProcess(self.workers)
         coming, self._coming = self._coming, None
         client = coming.result() if coming is not None else self._opened(cluster)
-        return DaskBackend(client, self.workers, cluster)
+        backend = DaskBackend(client, self.workers, cluster)
+        if "://" in cluster:
+            self._shipped = self._ships(backend)
+        return backend
+
+    def _ships(self, backend: DaskBackend) -> bool:
+        """Tell whether the sources travel with their batches to the workers of a scheduler."""
+        if self.options.sources != "auto":
+            return self.options.sources == "shipped"
+        assert self._snapshot is not None, "take the snapshot first"
+        files = self._snapshot.files
+        some = files[:: len(files) // LOOKED_AT + 1]
+        assert len(some) <= LOOKED_AT, "a few say enough"
+        return bool(some) and not backend.shares_files(tuple(root.path for root in self._snapshot.roots), some)
 
     def _will_run_all(self) -> bool:
         """Tell whether nothing can be answered by the cache, before anything is looked up."""
@@ -947,6 +969,8 @@ def _refuse(options: ScanOptions) -> None:
     """Raise UsageError for options that cannot be followed."""
     if not 0 <= options.verify_cache <= 1:
         raise UsageError(f"--verify-cache takes a fraction from 0 to 1, not {options.verify_cache}")
+    if options.sources not in SOURCES:
+        raise UsageError(f"--sources takes one of {', '.join(SOURCES)}, not {options.sources!r}")
     if options.workers is not None and options.workers < 1:
         raise UsageError(f"--workers takes a number from 1, not {options.workers}")
     if options.deadline_s is not None and not 0 < options.deadline_s < math.inf:

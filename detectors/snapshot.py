@@ -26,7 +26,17 @@ from detectors.model import Digest, Excluded, Language, NotAnalysed, Reason, Roo
 if TYPE_CHECKING:
     from pathspec import GitIgnoreSpec
 
-__all__ = ["Scope", "Snapshot", "StatEntry", "StatIndex", "hash_file", "read_verified", "report_path", "take_snapshot"]
+__all__ = [
+    "Scope",
+    "Snapshot",
+    "StatEntry",
+    "StatIndex",
+    "hash_file",
+    "read_verified",
+    "report_path",
+    "take_snapshot",
+    "verified",
+]
 
 VERSION_CONTROL = frozenset({b".git", b".hg", b".svn", b".bzr"})
 RACY_NS = 2_000_000_000
@@ -303,8 +313,14 @@ def read_verified(root: str, file: SourceFile) -> bytes:
         raise SourceChanged(file.path, "vanished") from None
     except OSError as problem:
         raise SourceChanged(file.path, f"became unreadable ({problem.strerror})") from problem
+    return verified(file, data)
+
+
+def verified(file: SourceFile, data: bytes) -> bytes:
+    """Return the content of a file of a snapshot if it still is that; raises SourceChanged."""
     if "sha256:" + hashlib.sha256(data).hexdigest() != file.digest:
         raise SourceChanged(file.path, "changed")
+    assert len(data) == file.size_bytes, "one digest, one content"
     return data
 
 

@@ -90,6 +90,8 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     exclude: list[str] | None = None,
     ignore: bool = True,
     rules: dict[str, Any] | None = None,
+    sources: str = "auto",
+    store: str | None = None,
     request: str | None = None,
     validate_tables: bool = False,
     data_docs: str | None = None,
@@ -122,6 +124,8 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         exclude: Gitignore-style patterns of files out of scope.
         ignore: Whether .gitignore files are obeyed.
         rules: Limits, vocabulary and selection of the rules, as under [tool.detector-pool].
+        sources: How a scheduler's workers get the files: shared path, shipped, or auto, which looks.
+        store: Address, without secrets, of a store of results that several drivers share.
         request: What `detector-pool access request` printed, where an access policy asks for it; no secret.
         validate_tables: Whether the run's own tables are held against expectations.
         data_docs: New folder for what that showed, as HTML.
@@ -149,11 +153,11 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         raise UsageError("show_effect runs tools a second time, which deadline_s has no time for; give one of them")
     options = ScanOptions(
         paths=tuple(map(Path, paths)), detectors=None if detectors is None else tuple(detectors), cluster=cluster,
-        workers=workers, cache=Path(cache) if cache else None, use_cache=use_cache, verify_cache=verify_cache,
-        baseline=Path(baseline) if baseline else None, include=tuple(include or ()), exclude=tuple(exclude or ()),
-        ignore=ignore, settings=settings_from(rules or {}, "the parameter rules"), canaries=evidence is not None,
-        deadline_s=deadline_s,
-        since=since, imports=tuple(map(Path, imports or ())), excerpts=excerpts,
+        workers=workers, sources=sources, store=store or "", cache=Path(cache) if cache else None, use_cache=use_cache,
+        verify_cache=verify_cache, baseline=Path(baseline) if baseline else None, include=tuple(include or ()),
+        exclude=tuple(exclude or ()), ignore=ignore, settings=settings_from(rules or {}, "the parameter rules"),
+        canaries=evidence is not None, deadline_s=deadline_s, since=since, imports=tuple(map(Path, imports or ())),
+        excerpts=excerpts,
     )  # fmt: skip
     caller = _CALLER.get(None) or _of_the_worker()
     folder = None if evidence is None else Path(evidence.replace(STARTED, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
@@ -231,6 +235,8 @@ def run_scan_flow(
             detectors=None if options.detectors is None else list(options.detectors),
             cluster=options.cluster,
             workers=options.workers,
+            sources=options.sources,
+            store=options.store or None,
             cache=None if options.cache is None else str(options.cache),
             use_cache=options.use_cache,
             verify_cache=options.verify_cache,

@@ -2,9 +2,10 @@
 # Installs the programs of the system that the tests marked `system` run. Needs apt-get and root only where one is missing.
 set -eu
 missing=""
-for program in gcc g++ cppcheck openssl chromium nginx curl; do
+for program in gcc g++ cppcheck openssl chromium nginx curl redis-server; do
 	command -v "$program" >/dev/null || missing="$missing $program"
 done
+command -v promtool >/dev/null || missing="$missing prometheus"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 if ! command -v semgrep >/dev/null; then
 	# Apart from the project's environment, since its dependencies contradict ours.
@@ -16,5 +17,6 @@ fi
 [ -z "$missing" ] && exit 0
 [ "$(id -u)" = 0 ] || { echo "install these first:$missing" >&2; exit 1; }
 apt-get update -qq
+# In this runlevel no service is started: the tests start their own.
 # shellcheck disable=SC2086  # a list of plain words
-DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing
+RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing

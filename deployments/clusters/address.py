@@ -12,6 +12,8 @@ from detectors.errors import ClusterError, ClusterLost, UsageError
 __all__ = ["RunningScheduler"]
 
 TIMEOUT = "20s"
+WORKERS_S = 60
+"""How long a scheduler may be without any worker before a run gives up; adaptive ones and new ones take seconds."""
 VARIABLES = ("DETECTOR_POOL_TLS_CA", "DETECTOR_POOL_TLS_CERT", "DETECTOR_POOL_TLS_KEY")
 
 
@@ -41,6 +43,8 @@ class RunningScheduler:
         from distributed import Client
         from distributed.comm.core import CommClosedError
 
+        from deployments.version_skew import require_same
+
         try:
             client = Client(target, security=security, timeout=TIMEOUT, set_as_default=False)  # type: ignore[no-untyped-call]
         except CommClosedError as problem:
@@ -48,11 +52,15 @@ class RunningScheduler:
         except (OSError, TimeoutError) as problem:
             raise ClusterError(f"the scheduler {target} cannot be reached: {problem}") from problem
         with contextlib.closing(client):
+            assert client.security.require_encryption, "nobody reads what is sent"
             try:
-                assert client.security.require_encryption, "nobody reads what is sent"
-                client.get_versions(check=True)
-            except ValueError as problem:
-                raise ClusterError(f"client and workers of {target} differ: {problem}") from problem
+                client.wait_for_workers(1, timeout=WORKERS_S)
+            except TimeoutError as problem:
+                raise ClusterError(f"{target} has no worker; `detector-pool cluster join` gives it some") from problem
+            except OSError as problem:
+                raise ClusterLost(f"the scheduler {target} was lost: {problem}") from problem
+            try:
+                require_same(client, target)
             except (OSError, TimeoutError) as problem:
                 raise ClusterLost(f"the scheduler {target} was lost: {problem}") from problem
             yield client

@@ -18,6 +18,8 @@ CONFIGURATION: dict[str, Any] = {
     # A nanny starts its dead worker again. If that takes longer, or the next one dies as soon, Dask would end the
     # nanny, too, and with the last of them the run would wait for ever.
     "distributed.deploy.lost-worker-timeout": "1 hour",
+    # Work that no worker is left for ends the run, and does not wait for ever.
+    "distributed.scheduler.no-workers-timeout": "5 minutes",
     # The HTTP servers cannot be turned off and know no certificates; without routes they answer 404 to everything.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],

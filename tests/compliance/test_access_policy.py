@@ -276,4 +276,4 @@ def test_the_installed_policy_is_ours_and_says_who_it_takes_us_for() -> None:
 
 def test_stores_are_known_by_name() -> None:
     """When this fails, the documentation and the rules speak of other stores."""
-    assert set(STORES) == {"evidence", "ledger", "policy", "certificates", "waivers"}
+    assert set(STORES) == {"evidence", "ledger", "policy", "certificates", "cluster", "waivers"}

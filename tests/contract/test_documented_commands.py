@@ -13,7 +13,7 @@ import pytest
 from tests.detectors.git_trees import made
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("docs/access.md", "docs/certificates.md", "docs/how-to-merge-requests.md")
+DOCUMENTS = ("docs/access.md", "docs/certificates.md", "docs/how-to-cluster.md", "docs/how-to-merge-requests.md")
 
 
 def _sessions(text: str) -> list[tuple[str, int]]:

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from detectors.errors import ClusterError, UsageError
+from detectors.errors import ClusterError, ClusterLost, UsageError
+from detectors.parallel_executor import Call, DaskBackend, ParallelExecutor
 from detectors.ports import open_cluster
 
 PROBE = """
@@ -102,6 +103,28 @@ def test_a_running_scheduler_is_reached_with_certificates(tmp_path: Path, monkey
             assert client.submit(sum, [1, 2]).result() == 3
     with pytest.raises(ClusterError, match="cannot be reached"), open_cluster("tls://127.0.0.1:1", 1):
         pass
+
+
+@pytest.mark.slow
+def test_work_that_no_worker_is_left_for_ends_the_run() -> None:
+    """When this fails, a run whose last worker went waits for ever."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    options = {
+        "n_workers": 0,
+        "processes": False,
+        "protocol": "tcp://",
+        "dashboard_address": "127.0.0.1:0",
+        "host": "127.0.0.1",
+    }
+    with (
+        dask.config.set({"distributed.scheduler.no-workers-timeout": "200ms"}),
+        LocalCluster(**options) as cluster,
+        Client(cluster, set_as_default=False) as client,
+        pytest.raises(ClusterLost, match="no worker of tls://gone is left"),
+    ):
+        list(ParallelExecutor(DaskBackend(client, 1, "tls://gone")).run([Call("sum-1", sum, ([1, 2],))]))
 
 
 @pytest.mark.slow

@@ -58,6 +58,7 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "evidence carry": ("{none}", "{none}", "--output", "{none}-new"),
     "access token": ("alice", "--role", "auditor", "--output", "{none}/token", "--keys", "{none}"),
     "access review": ("{none}",),
+    "cluster join": ("tls://127.0.0.1:1",),
     "detectors qualify": ("ruff", "--sources", "{none}", "--output", "{none}.jsonl"),
     "detectors agreement": ("{none}",),
     "waiver create": (
@@ -67,9 +68,6 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "waiver approve": ("{none}", "--keys", "{none}"),
     "waiver list": ("{none}",),
     "services init": ("--folder", "{none}-services", "--certs", "{none}", "--host", "nobody"),
-    "history runs": ("{none}",),
-    "history trend": ("{none}",),
-    "history findings": ("{none}",),
 }
 PASSPHRASE_FREE = {"DETECTOR_POOL_PASSPHRASE": "secret"}
 

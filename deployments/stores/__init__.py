@@ -1,0 +1,1 @@
+"""Kinds of shared stores: one kind, one file."""
