@@ -52,7 +52,7 @@ from detectors.model import (
     UnitRecord,
 )
 from detectors.parsing import MAX_PARSE_BYTES, ParsedFile, collector_paused
-from detectors.ports import Progress, open_cluster, open_store
+from detectors.ports import Observe, Progress, installed_observers, open_cluster, open_store
 from detectors.retries import RetryPolicy
 from detectors.rule_settings import RuleSettings
 from detectors.tree_closures import NO_CLOSURE, TreeClosures
@@ -185,12 +185,18 @@ class Scan:
         self._to_verify: dict[Unit, CachedResult] = {}
         self._tree_findings: list[tuple[str, str, Finding]] = []
         self._batches: list[BatchRecord] = []
+        self._observing = threading.Lock()
+        self._observers: list[Observe] = []
+        for observer in installed_observers():
+            if (wanted := observer.observe_run()) is not None:
+                self._observers.append(self._stack.enter_context(wanted))
         self._problems: list[str] = []
         self._warnings: list[str] = []
         self._done = 0
 
     def __enter__(self) -> Scan:
         """Return itself."""
+        self._tell("run-begun", at=time.time())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -202,6 +208,7 @@ class Scan:
         if self._coming is not None:
             futures.wait([self._coming])  # what is half open cannot be closed
         self._cache.remember_timings(self._optimizer.timings())
+        self._tell("run-ended", at=time.time(), error=None if kind is None else kind.__name__)
         self._stack.close()
 
     def run(self) -> RunRecord:
@@ -243,6 +250,11 @@ class Scan:
             self._stages[stage.name] = stage
         planned = sum(stage.planned for stage in self._stages.values())
         self._progress("plan", planned, planned)
+        self._tell(
+            "run-planned", units=planned, cached=sum(stage.cached for stage in self._stages.values()),
+            batches=sum(len(stage.batches) for stage in self._stages.values()),
+            predicted_s=sum(stage.predicted_s for stage in self._stages.values()),
+        )  # fmt: skip
         return tuple(self._stages.values())
 
     def only(self, units: Collection[Unit]) -> None:
@@ -336,7 +348,7 @@ class Scan:
             problems.append(
                 f"{planned} units were planned and {len(self._outcomes)} were answered; without answer: {shown}"
             )
-        return RunRecord(
+        record = RunRecord(
             run_id=self.run_id,
             version=_version(),
             started=self._started.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
@@ -368,6 +380,7 @@ class Scan:
             findings_digest=finding_rules.digest(located),
             canaries=self._canary_record(),
         )
+        return self._tell_settled(record)
 
     def _canary_record(self) -> CanaryRecord | None:
         """Return the canaries of the run, with the seed that they were made of; None where there were none."""
@@ -536,9 +549,10 @@ class Scan:
                     raise result
                 self._take(batch, result)
                 self._progress(batch.stage, self._done, total)
-        except ClusterLost:
+        except ClusterLost as problem:
             with self._lock:
                 self._executor = None  # whoever tries again gets a new cluster
+            self._tell("cluster-lost", error=str(problem))
             raise
 
     def _answered(self, batch: Batch) -> bool:
@@ -561,7 +575,46 @@ class Scan:
                 BatchRecord(batch.name, result.worker, start_s, result.seconds, batch.predicted_s, len(batch.files))
             )
         self._cache.store(self.run_id, keyed)
+        self._tell_batch(batch, result)
         self._optimizer.observe_batch(batch, result.seconds, result.outcomes)
+
+    def _tell(self, event: str, **fields: Any) -> None:
+        """Tell whoever looks at the run; nothing is made where nobody does."""
+        if self._observers:
+            with self._observing:
+                for observe in self._observers:
+                    observe(event, {"run_id": self.run_id, **fields})
+
+    def _tell_batch(self, batch: Batch, result: BatchResult) -> None:
+        if not self._observers:
+            return
+        seconds: collections.Counter[str] = collections.Counter()
+        findings = unanswered = 0
+        for outcome in result.outcomes:
+            match outcome:
+                case Analysed(detector=detector, report=report, seconds=spent):
+                    seconds[detector] += spent  # type: ignore[assignment]  # a counter of seconds
+                    findings += len(report.findings)
+                case NotAnalysed():
+                    unanswered += 1
+        self._tell(
+            "batch-done", batch=batch.name, stage=batch.stage, worker=result.worker, started=result.started,
+            seconds=result.seconds, predicted_s=batch.predicted_s, files=len(batch.files),
+            units=len(result.outcomes), findings=findings, not_analysed=unanswered, detectors=dict(seconds),
+        )  # fmt: skip
+
+    def _tell_settled(self, record: RunRecord) -> RunRecord:
+        """Tell what a run came to; returns the record."""
+        levels = collections.Counter(item.finding.level for item in record.findings if not item.suppressed)
+        reasons = collections.Counter(item.reason for item in record.not_analysed)
+        missed = sum(count for (_, field), count in self._canaries.items() if field == "missed")
+        self._tell(
+            "run-settled", planned=record.planned, executed=record.executed, cached=record.cached, whole=record.whole,
+            seconds=record.seconds, workers=record.workers, cluster=record.cluster, files=len(record.files),
+            problems=len(record.problems), findings_digest=record.findings_digest, findings=dict(levels),
+            not_analysed=dict(reasons), canaries_missed=missed, entries_rejected=self._cache.rejected > 0,
+        )  # fmt: skip
+        return record
 
     def _compare(self, unit: Unit, outcome: Outcome) -> None:
         before = self._to_verify[unit].outcome(*unit)
