@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.intervals import told
-from benchmarks.pool_work import calibrated, nothing, spin
 from compliance.audit_sink import LedgerAuditSink
 from compliance.run_trail import LedgerPlace
+from detectors.benchmark_work import calibrated, nothing, spin
 from detectors.enterprise_detector_pool import EnterpriseDetectorPool
+from detectors.measurement import mean_interval
 
 UNIT_MS = (5, 20)
 EMPTY_UNITS = 20_000
@@ -65,7 +65,7 @@ def _a_unit(options: argparse.Namespace, place: LedgerPlace) -> None:
             used_s = [_timed(plain, configs, None)[1], _timed(audited, configs, sink)[1]]
             added.append((used_s[1] - used_s[0]) / EMPTY_UNITS * 1e6)
     sink.close()
-    print(f"processor microseconds that auditing adds to an execution: {told(added)}", flush=True)
+    print(f"processor microseconds that auditing adds to an execution: {mean_interval(added).told()}", flush=True)
 
 
 def _compare(kind: Any, milliseconds: int, options: argparse.Namespace, place: LedgerPlace) -> None:
@@ -89,7 +89,7 @@ def _compare(kind: Any, milliseconds: int, options: argparse.Namespace, place: L
             busies.append(sides[True][1] / sides[False][1])
     sink.close()
     title = f"{kind}, {count} units of {milliseconds} ms"
-    print(f"{title}: wall {told(walls)}; processor {told(busies)}", flush=True)
+    print(f"{title}: wall {mean_interval(walls).told()}; processor {mean_interval(busies).told()}", flush=True)
 
 
 def _timed(pool: EnterpriseDetectorPool, configs: list[Config], sink: LedgerAuditSink | None) -> tuple[float, float]:

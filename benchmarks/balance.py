@@ -23,11 +23,11 @@ import random
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import psutil
 
-from benchmarks.intervals import mean, told
 from benchmarks.recorded_runs import Work, executed, load, recorded, work_of
 from benchmarks.simulation import (
     RUN,
@@ -41,6 +41,7 @@ from benchmarks.simulation import (
     work_at_scale,
 )
 from detectors.batch import BatchResult
+from detectors.measurement import mean_interval
 from detectors.model import Root
 from detectors.parallel_executor import Call, DaskBackend, ParallelExecutor
 from detectors.ports import open_cluster
@@ -93,14 +94,14 @@ def _plans(paths: Sequence[Path], pairs: int, workers: int) -> None:
             samples.append((seconds["learned"], seconds["by size"]))
     files = len({file.path for one in work for file in one.files})
     ratios = [mine[0] / other[0] for mine, other in samples]
-    print(f"{files} files, {workers} workers: learned over by size {told(ratios)}")
+    print(f"{files} files, {workers} workers: learned over by size {mean_interval(ratios).told()}")
     plans = {"learned": planned_by(learned, work, workers), "by size": planned_by(by_size, blind, workers)}
     _worked_off(plans, _durations(work, roots, unseen, workers, scores), work, workers)
     for place, policy in enumerate(("learned", "by size")):
         taken = [pair[place] for pair in samples]
-        print(f"{policy}: {mean([one[0] for one in taken]):.1f} s in the mean, {taken[-1][3]} batches in the last run")
+        print(f"{policy}: {fmean(one[0] for one in taken):.1f} s in the mean, {taken[-1][3]} batches in the last run")
     shares = [mine[1] / mine[2] for mine, _ in samples]
-    print(f"planning and learning: {mean(shares):.4%} of a run's processor time, {max(shares):.4%} at most")
+    print(f"planning and learning: {fmean(shares):.4%} of a run's processor time, {max(shares):.4%} at most")
     stats = learned.get_optimization_stats()
     keys = ("scored", "mean_absolute_error_s", "size_only_error_s", "mean_only_error_s", "interval_coverage")
     print("prediction, before each batch was known: " + ", ".join(f"{key} {stats[key]:.3f}" for key in keys))
@@ -180,7 +181,10 @@ def _recorded(pairs: int) -> None:
                 plan = planned_by(WorkloadOptimizer(), theirs, workers)
                 rival.append(mine_s / simulated(plan, drawn, machines, bound_s).makespan_s)
         for name, values in ratios.items():
-            print(f"{workers} workers, {DRAWN_UNITS:,} units: learned over {name} {told(values)}", flush=True)
+            print(
+                f"{workers} workers, {DRAWN_UNITS:,} units: learned over {name} {mean_interval(values).told()}",
+                flush=True,
+            )
 
 
 def _blind(work: Work) -> Work:
@@ -223,8 +227,8 @@ def _stealing(pairs: int, workers: int) -> None:
     ratios = [off / on for on, off in zip(seconds[True][1:], seconds[False][1:], strict=True)]
     print(
         f"{UNITS} units, {workers} workers, lower bound {bound_s:.2f} s: "
-        f"with stealing {mean(seconds[True][1:]):.2f} s, without {mean(seconds[False][1:]):.2f} s; "
-        f"without over with {told(ratios)}"
+        f"with stealing {fmean(seconds[True][1:]):.2f} s, without {fmean(seconds[False][1:]):.2f} s; "
+        f"without over with {mean_interval(ratios).told()}"
     )
 
 

@@ -16,12 +16,12 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks.intervals import told
-from benchmarks.pool_work import calibrated, spin
 from compliance.defense_compliance_monitor import RealTimeComplianceMonitor
 from compliance.ledger import Ledger
 from compliance.live_record import LiveRecord
+from detectors.benchmark_work import calibrated, spin
 from detectors.enterprise_detector_pool import EnterpriseDetectorPool
+from detectors.measurement import mean_interval
 
 UNIT_S = 0.001
 APPENDS_A_S = 20
@@ -62,8 +62,8 @@ def main() -> None:
                 stop.set()
                 writer.join()
     print(f"a look every {asked.every:g} s, {asked.pairs} pairs of {asked.seconds:g} s of work in units of 1 ms")
-    print(f"processor time, per cent more with the monitor: {told(more_cpu)}")
-    print(f"wall time, per cent more with the monitor: {told(more_wall)}")
+    print(f"processor time, per cent more with the monitor: {mean_interval(more_cpu).told()}")
+    print(f"wall time, per cent more with the monitor: {mean_interval(more_wall).told()}")
     print(f"one look: median {statistics.median(looks) * 1e3:.1f} ms of processor time, most {max(looks) * 1e3:.1f} ms")
     print(f"share of one processor: {100 * statistics.median(looks) / asked.every:.3f} % ({len(looks)} looks)")
 

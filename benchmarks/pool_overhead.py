@@ -28,14 +28,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import msgspec
 
-from benchmarks.intervals import mean, told
-from benchmarks.pool_work import calibrated, findings_in, nothing, spin
+from detectors.benchmark_work import calibrated, findings_in, nothing, spin
 from detectors.enterprise_detector_pool import EnterpriseDetectorPool, Isolation
 from detectors.errors import DetectorPoolError
+from detectors.measurement import mean_interval
 
 UNIT_MS = (1, 5, 20, 100, 500)
 CHUNKS = (1, 4, 16, 64, 256)
@@ -179,9 +180,10 @@ def _compare(load: Load, plan: Plan) -> None:
                 measured[door].append(mine)
     for door in DOORS:
         print(
-            f"{load.title}: {door} over bare (chunks of {best}) {told(ratios[door])}; {len(load.calls)} units, "
-            f"processors busy {mean([one.busy for one in measured[door]]):.0%}, "
-            f"{mean([one.steady for one in measured[door]]):.1%} in the steady part",
+            f"{load.title}: {door} over bare (chunks of {best}) {mean_interval(ratios[door]).told()}; "
+            f"{len(load.calls)} units, "
+            f"processors busy {fmean(one.busy for one in measured[door]):.0%}, "
+            f"{fmean(one.steady for one in measured[door]):.1%} in the steady part",
             flush=True,
         )
 
@@ -193,7 +195,7 @@ def _no_ops(kind: Isolation, plan: Plan) -> None:
         _checked(pool.execute_parallel(configs))
         rates = [plan.no_ops / _timed(lambda: _checked(pool.execute_parallel(configs)), 1).seconds for _ in range(3)]
     print(
-        f"{kind}: {mean(rates):,.0f} no-op executions a second (3 runs of {plan.no_ops:,}, {min(rates):,.0f} at least)"
+        f"{kind}: {fmean(rates):,.0f} no-op executions a second (3 runs of {plan.no_ops:,}, {min(rates):,.0f} at least)"
     )
 
 
@@ -211,7 +213,7 @@ def _at_once(kind: Isolation, plan: Plan) -> None:
         ratios = [_ratio_of(kind, detectors, work, best, plan.workers) for _ in range(plan.pairs[kind])]
         print(
             f"{kind}, {detectors} detectors at once, 5 ms units: execute_parallel over bare (chunks of {best}) "
-            f"{told(ratios)}; {len(work)} units",
+            f"{mean_interval(ratios).told()}; {len(work)} units",
             flush=True,
         )
 

@@ -25,9 +25,9 @@ from typing import Any
 
 import msgspec
 
-from benchmarks.intervals import bootstrap, mean
 from detectors.cache import ResultCache
 from detectors.detector import RuleGroup, discover, fact_readers
+from detectors.measurement import mean_interval
 from detectors.model import Analysed, FileReport, Finding
 from detectors.parsing import Unparsable, collector_paused, parse
 
@@ -59,8 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             samples = [_run(folder, kind) for _ in range(options.runs)]
             for clock in ("wall", "processor"):
                 seconds = [sample[clock] for sample in samples]
-                low, high = bootstrap(seconds)
-                print(f"{kind}, {clock}: {mean(seconds):.3f} s (95 % interval {low:.3f} to {high:.3f})")
+                print(f"{kind}, {clock}, seconds: {mean_interval(seconds).told()}")
             print(f"{kind}: {samples[0]['findings']:.0f} findings")
     return 0
 

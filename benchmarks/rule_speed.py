@@ -18,9 +18,10 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from statistics import fmean
 
-from benchmarks.intervals import bootstrap, mean
 from detectors.detector import RuleGroup, discover
+from detectors.measurement import mean_interval
 from detectors.model import Language
 from detectors.parsing import Unparsable, collector_paused, parse
 
@@ -69,13 +70,12 @@ def _compared(language: Language, files: list[tuple[str, bytes]], pairs: int) ->
     samples = [(_seconds(bare), _seconds(rules)) for _ in range(pairs)]
     megabytes = sum(len(data) for _, data in files) / 1e6
     ratios = [parse_only / ruled for parse_only, ruled in samples]
-    low, high = bootstrap(ratios)
-    bare_rate = megabytes / mean([parse_only for parse_only, _ in samples])
-    rule_rate = megabytes / mean([ruled for _, ruled in samples])
+    bare_rate = megabytes / fmean(parse_only for parse_only, _ in samples)
+    rule_rate = megabytes / fmean(ruled for _, ruled in samples)
     return (
         f"{language}: {len(files)} files, {megabytes:.1f} MB; parse only {bare_rate:.2f} MB/s, "
         f"rules {rule_rate:.2f} MB/s; "
-        f"ratio {mean(ratios):.3f} (95 % interval {low:.3f} to {high:.3f}, {pairs} pairs)"
+        f"ratio {mean_interval(ratios).told()}"
     )
 
 

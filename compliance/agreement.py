@@ -92,11 +92,13 @@ def _agreement(
 ) -> Agreement:
     from sklearn.metrics import cohen_kappa_score
 
+    assert files, "agreement is over files that both analysed"
     said = [[path in where for path in files] for where in places]
     both = sum(a and b for a, b in zip(*said, strict=True))
     neither = sum(not a and not b for a, b in zip(*said, strict=True))
     constant = all(len(set(answers)) == 1 for answers in said)
     kappa = None if constant else float(cohen_kappa_score(*said))
+    assert kappa is None or -1 <= kappa <= 1, "Cohen's kappa lies between -1 and 1"
     differing = tuple(_differing(names, files, places))
     assert both + neither + len(differing) == len(files), "each file is agreed on or not"
     return Agreement(question, *names, len(files), both, neither, kappa, differing)
@@ -104,6 +106,7 @@ def _agreement(
 
 def _differing(names: tuple[str, str], files: list[str], places: list[dict[str, list[int]]]) -> Iterator[Disagreement]:
     assert len(places) == len(names), "each has said something"
+    assert len(set(names)) == len(names), "who is held beside himself agrees"
     for path in files:
         saying = [number for number, where in enumerate(places) if path in where]
         if len(saying) == 1:
@@ -116,4 +119,5 @@ def _places(run: RunRecord, detector: str, rules: tuple[str, ...]) -> dict[str, 
     for item in run.findings:
         if item.detector == detector and item.finding.rule in rules:
             places.setdefault(item.path, []).append(item.finding.region.start_line)
+    assert all(places.values()), "a place has a line"
     return places

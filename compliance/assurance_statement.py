@@ -64,6 +64,7 @@ def read_evidence(folder: Path, public_key: Path | None) -> Evidence:
 def signed_statement(about: Sequence[Evidence], kind: str, predicate: msgspec.Struct, key: SigningKey) -> bytes:
     """Return the file of a statement: one line of JSON."""
     assert about, "a statement is about some evidence"
+    assert all(item.verdict.ok for item in about), "nothing is stated of evidence that does not verify"
     assert kind.startswith("urn:"), "a kind of statement has a name in the world"
     subjects = tuple(ResourceDescriptor(item.record.run_id, {"sha256": item.attestation}) for item in about)
     return sealed(AssuranceStatement(STATEMENT_TYPE, subjects, kind, predicate), key)
@@ -79,6 +80,9 @@ def opened_statement(
         AttestationInvalid: It is no such statement, or not signed by that key; see `dsse.opened`.
     """
     statement = opened(data, key, kind, AssuranceStatement[shape])  # type: ignore[valid-type]  # a shape is a value here
+    if not statement.subject:
+        raise AttestationInvalid("it speaks of no evidence")
+    assert statement.predicate_type == kind, "a statement of another kind was opened"
     return statement.subject, statement.predicate
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import msgspec
@@ -49,10 +50,11 @@ class _Sink:
     """A commit sink that keeps the last attested runs."""
 
     def __init__(self, last: int) -> None:
-        assert last > 0, "some are asked for"
+        assert 0 < last <= MAX_RUNS, "some are asked for, and they fit into memory"
         self.found: deque[AttestedRun] = deque(maxlen=last)
 
-    def __call__(self, _header: SegmentHeader, frames: Sequence[bytes], _leaves: Sequence[bytes]) -> None:
+    def __call__(self, _header: SegmentHeader, frames: Sequence[bytes], leaves: Sequence[bytes]) -> None:
+        assert len(frames) == len(leaves), "a leaf for each record"
         for frame in frames:
             if frame[:1] != PUBLIC:
                 continue
@@ -90,6 +92,7 @@ def attested_runs(ledger: Path, last: int) -> tuple[AttestedRun, ...]:
         if report.problem is not None:
             raise LedgerDamaged(opened.folder, report.bad_index or 0, report.problem)
     assert len(sink.found) <= last, "no more than were asked for"
+    assert all(a.index < b.index for a, b in pairwise(sink.found)), "the oldest came first"
     return tuple(reversed(sink.found))
 
 
@@ -104,6 +107,7 @@ def missing_evidence(runs: Sequence[AttestedRun], evidence: Path) -> dict[str, s
     Returns:
         Run id to what is missing; empty when each run's attestation is there as the ledger has its digest.
     """
+    assert all(len(run.attestation) == 64 for run in runs), "a ledger names a run's attestation by its sha256"
     digests: set[str] = set()
     folders: dict[str, str] = {}
     for folder in sorted(evidence.iterdir()) if evidence.is_dir() else ():

@@ -98,6 +98,7 @@ def statement_of(a: Evidence, b: Evidence, told: CarryForward, key: SigningKey) 
     """Return the signed statement's file; its subjects are both attestations."""
     assert told.carried + len(told.anew) + len(told.contradictions) == told.units, "each unit is accounted for"
     assert (told.from_run, told.to_run) == (a.record.run_id, b.record.run_id), "it speaks of these two"
+    assert all(one.verdict.ok for one in (a, b)), "nothing is stated of evidence that does not verify"
     return signed_statement((a, b), PREDICATE_TYPE, told, key)
 
 
@@ -117,6 +118,7 @@ class _Differences:
             return "the detector is new" if name not in self._detectors[0] else "the file is new"
         if "not-analysed" in (before.state, after.state):
             return "it was not analysed" + (" in the earlier run" if after.state != "not-analysed" else "")
+        assert after.key, "a key that says nothing would equal another"
         if before.key == after.key:
             return ""
         if self._contents[0].get(path) != self._contents[1].get(path):
@@ -141,7 +143,9 @@ def _check(record: RunRecord) -> None:
 
 
 def _units(record: RunRecord) -> Mapping[Unit, UnitRecord]:
-    return {(unit.path, unit.detector): unit for unit in record.units}
+    found = {(unit.path, unit.detector): unit for unit in record.units}
+    assert all(path and name for path, name in found), "a unit is of a file and of a detector"
+    return found
 
 
 def _whole_tree(record: RunRecord, changed: set[str]) -> dict[str, bool]:

@@ -18,6 +18,7 @@ import msgspec
 from compliance.attestation import Predicate, snapshot_root
 from compliance.errors import AttestationInvalid, CoverageIncomplete
 from detectors.canaries import SEED_BYTES, commitment
+from detectors.deadline import STATED, calibration
 from detectors.model import CanaryRecord, Excluded, NotAnalysed, Reason, RunRecord, UnitRecord
 
 __all__ = [
@@ -38,9 +39,14 @@ NAME, RECORD = "coverage.json", "run.json"
 SHOWN: Final = 5
 """Problems that a message names; the rest are counted."""
 State = Literal[
-    "analysed", "from-cache", "not-applicable", "failed", "timed-out", "breaker-open", "unreadable", "unaccounted"
-]
-"""`unaccounted`: the detector knows the file's language, and the record has no unit; never in a whole run."""
+    "analysed", "from-cache", "not-applicable", "excluded", "failed", "timed-out", "breaker-open", "unreadable",
+    "not-reached", "unaccounted",
+]  # fmt: skip
+"""
+`excluded`: policy keeps the detector from the file (`--since`). `unaccounted`: the detector knows the file's language,
+and the record has no unit. `not-reached`: the same, and the record says that a deadline came before. Neither of these
+two is ever in a whole run.
+"""
 _OF_REASON: Final[Mapping[Reason, State]] = {
     "timed-out": "timed-out",
     "breaker-open": "breaker-open",
@@ -51,7 +57,7 @@ _OF_REASON: Final[Mapping[Reason, State]] = {
 }
 """Other reasons are `failed`; the cell keeps the reason itself."""
 PLANNED: Final[tuple[State, ...]] = (
-    "analysed", "from-cache", "failed", "timed-out", "breaker-open", "unreadable", "unaccounted",
+    "analysed", "from-cache", "failed", "timed-out", "breaker-open", "unreadable", "not-reached", "unaccounted",
 )  # fmt: skip
 """States of pairs whose detector knows the file's language."""
 
@@ -63,7 +69,8 @@ class Cell(msgspec.Struct, frozen=True, order=True, forbid_unknown_fields=True, 
 
     state: State
     reason: str = ""
-    """Of a unit without an answer, as the record names it; of `not-applicable` the file's language."""
+    """Of a unit without an answer, as the record names it; of `not-applicable` the file's language; of `excluded` the
+    policy."""
     run: str = ""
     """The earlier run that computed what came from the cache."""
 
@@ -111,6 +118,28 @@ class Sources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     files: int
 
 
+class Deadline(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far a run with a deadline came, and what its predictions were worth."""
+
+    limit_ms: int
+    ended_ms: int
+    """When the record was made; what is over the limit is late."""
+    reached: int
+    """Planned pairs with a unit in the record: all but those `not-reached`."""
+    durations: int
+    """Batches of which it is known whether they took what was predicted."""
+    inside: int
+    """Of those, how many lay inside the interval that was stated before they began."""
+    undecided: int
+    """Batches that the deadline ended before their interval was over; in no other figure."""
+    stated: str
+    """Share that the intervals are made to hold."""
+    share: str
+    """Share that was inside; empty of nothing."""
+    interval: tuple[str, str]
+    """Its 95 % interval, after Wilson."""
+
+
 class Coverage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The statement."""
 
@@ -132,6 +161,8 @@ class Coverage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Entries of the tree that no detector could be given."""
     canaries: CanaryRecord | None
     """Known violations that the batches held, and how many were missed; None for a run without them."""
+    deadline: Deadline | msgspec.UnsetType = msgspec.UNSET
+    """Only of a run that had one."""
 
 
 def stated(run: RunRecord) -> Coverage:
@@ -153,7 +184,7 @@ def stated(run: RunRecord) -> Coverage:
         columns.append(
             Column(item.name, item.version, item.languages, ids, {k: v for k, v in narrower.items() if v}, dict(counts))
         )
-    blank = sum(column.counts.get("unaccounted", 0) for column in columns)
+    blank = sum(column.counts.get(state, 0) for column in columns for state in ("unaccounted", "not-reached"))
     planned = sum(column.counts.get(state, 0) for column in columns for state in PLANNED)
     assert blank <= planned, "what is unaccounted for was planned"
     return Coverage(
@@ -170,6 +201,25 @@ def stated(run: RunRecord) -> Coverage:
         excluded=tuple(sorted(run.excluded)),
         unreadable=tuple(sorted(entry for entry in run.not_analysed if not entry.detector)),
         canaries=run.canaries,
+        deadline=_of_deadline(run, planned - blank),
+    )
+
+
+def _of_deadline(run: RunRecord, reached: int) -> Deadline | msgspec.UnsetType:
+    if run.deadline is None:
+        return msgspec.UNSET
+    found = calibration(run.batches)
+    assert found.inside <= found.batches, "a share is at most all"
+    return Deadline(
+        limit_ms=round(run.deadline.limit_s * 1000),
+        ended_ms=round(run.seconds * 1000),
+        reached=reached,
+        durations=found.batches,
+        inside=found.inside,
+        undecided=found.undecided,
+        stated=f"{STATED:.3f}",
+        share="" if found.share is None else f"{found.share:.3f}",
+        interval=(f"{found.low:.3f}", f"{found.high:.3f}"),
     )
 
 
@@ -181,13 +231,25 @@ class _Table:
         self._languages = {item.name: frozenset(item.languages) for item in run.detectors}
         self._reasons = {(entry.path, entry.detector): entry.reason for entry in run.not_analysed}
         self.units: dict[tuple[str, str], UnitRecord] = {(unit.path, unit.detector): unit for unit in run.units}
+        self._narrowed = {} if run.since is None else run.since.excludes()
+        self._policy = "" if run.since is None else f"since {run.since.commit}"
+
+    def asked(self, path: str, language: str, detector: str) -> bool:
+        """Tell whether the detector has to answer for the file."""
+        if language not in self._languages[detector]:
+            return False
+        return detector not in self._narrowed or path in self._narrowed[detector]
 
     def cell(self, path: str, language: str, detector: str) -> Cell:
         """Return what became of one pair."""
         unit = self.units.get((path, detector))
+        if unit is None and language not in self._languages[detector]:
+            return Cell("not-applicable", language)
         if unit is None:
-            applies = language in self._languages[detector]
-            return Cell("unaccounted") if applies else Cell("not-applicable", language)
+            if not self.asked(path, language, detector):
+                return Cell("excluded", self._policy)
+            unreached = self._reasons.get((path, detector)) == "not-reached"
+            return Cell("not-reached") if unreached else Cell("unaccounted")
         earlier = unit.run_id if unit.run_id != self._run_id else ""
         if unit.state == "not-analysed":
             reason = self._reasons.get((path, detector))
@@ -199,7 +261,12 @@ class _Table:
 def gaps(run: RunRecord) -> tuple[str, ...]:
     """Return, in words, where the record's units are not exactly what its snapshot and detectors ask for."""
     table = _Table(run)
-    asked = {(file.path, item.name) for file in run.files for item in run.detectors if file.language in item.languages}
+    asked = {
+        (file.path, item.name)
+        for file in run.files
+        for item in run.detectors
+        if table.asked(file.path, file.language, item.name)
+    }
     known = {file.path for file in run.files}
     told = [
         f"{path} by {name}: the detector knows its language, and there is no unit"
@@ -207,13 +274,16 @@ def gaps(run: RunRecord) -> tuple[str, ...]:
     ]
     for path, name in table.units.keys() - asked:
         why = (
-            "the detector does not know its language, or did not run"
+            "the detector does not know its language, was kept from it, or did not run"
             if path in known
             else "the snapshot has no such file"
         )
         told.append(f"{path} by {name}: there is a unit, and {why}")
     if len(table.units) != len(run.units):
         told.append(f"{len(run.units) - len(table.units)} units are of a pair that has one already")
+    for entry in run.not_analysed:
+        if entry.reason == "not-reached" and (entry.path, entry.detector) in table.units:
+            told.append(f"{entry.path} by {entry.detector}: there is a unit, and it is said not to be reached")
     if run.planned != len(asked):
         told.append(f"{run.planned} units were planned, and snapshot and detectors ask for {len(asked)}")
     assert all(told), "what is wrong is said"
@@ -272,6 +342,8 @@ def problems_of(data: bytes, run: RunRecord, predicate: Predicate) -> tuple[str,
     told = [*gaps(run)] if run.whole else []
     if given.accounted != given.planned and given.whole:
         told.append(f"it calls the run whole, and {given.planned - given.accounted} planned units are unaccounted for")
+    if run.deadline is not None:  # also of a run that is not whole: what was not reached has no answer
+        told += [line for line in gaps(run) if line.endswith("not to be reached")]
     for whose, root in (
         ("attestation", predicate.snapshot.merkle_root),
         (f"snapshot in {RECORD}", made.snapshot.merkle_root),
@@ -281,7 +353,8 @@ def problems_of(data: bytes, run: RunRecord, predicate: Predicate) -> tuple[str,
     if made.canaries is not None and not _revealed(made.canaries):
         told.append("the seed of its canaries is not the one that was committed to")
     told += _unlike_rows(given, made)
-    for name in ("run_id", "whole", "planned", "accounted", "suppressed", "excluded", "unreadable", "canaries"):
+    for name in ("run_id", "whole", "planned", "accounted", "suppressed", "excluded", "unreadable", "canaries",
+                 "deadline"):  # fmt: skip
         if getattr(given, name) != getattr(made, name):
             told.append(f"of {name} it says otherwise than {RECORD}")
     if not told and _encoder.encode(made) + b"\n" != data:

@@ -14,6 +14,7 @@ import atexit
 import contextlib
 import dataclasses
 import logging
+import os
 import subprocess
 import sys
 import threading
@@ -134,7 +135,8 @@ class DefenseComplianceMonitor:
     def _configuration(self) -> Mapping[str, Any]:
         if self._pool is not None:
             return self._pool.configuration
-        return {"audit_mode": True, "access_policy": installed_access_policy()}
+        workers = len(os.sched_getaffinity(0))
+        return {"max_workers": workers, "audit_mode": True, "access_policy": installed_access_policy()}
 
 
 class RealTimeComplianceMonitor:

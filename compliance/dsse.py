@@ -73,6 +73,7 @@ class _Typed(msgspec.Struct, frozen=True):
 def pae(payload: bytes, payload_type: str = PAYLOAD_TYPE) -> bytes:
     """Return what is signed: DSSE's pre-authentication encoding of type and payload."""
     assert payload_type.isascii(), "a media type is ASCII"
+    assert payload, "an empty payload states nothing"
     return b"DSSEv1 %d %b %d %b" % (len(payload_type), payload_type.encode(), len(payload), payload)
 
 
@@ -81,6 +82,7 @@ def sealed(statement: msgspec.Struct, key: SigningKey) -> bytes:
     payload = _encoder.encode(statement)
     data = _line(payload, key.public.id, key.sign(pae(payload)))
     assert len(data) <= MAX_ENVELOPE_BYTES, "an envelope that no reader would take"
+    assert data.count(b"\n") == 1, "a bundle is read line by line"
     return data
 
 
@@ -98,6 +100,8 @@ def opened(data: bytes, key: VerifyingKey, predicate_type: str, shape: type[S]) 
         AttestationInvalid: It is no envelope, is not signed by that key, holds no statement of this kind, or is not
             spelled as this project spells it.
     """
+    if len(data) > MAX_ENVELOPE_BYTES:
+        raise AttestationInvalid(f"it is larger than {MAX_ENVELOPE_BYTES} bytes")
     try:
         envelope = msgspec.json.decode(data, type=Envelope)
         payload = base64.b64decode(envelope.payload, validate=True)
@@ -106,8 +110,6 @@ def opened(data: bytes, key: VerifyingKey, predicate_type: str, shape: type[S]) 
         raise AttestationInvalid(f"it is no DSSE envelope: {problem}") from problem
     if envelope.payload_type != PAYLOAD_TYPE or len(signatures) != 1:
         raise AttestationInvalid(f"it is not one signature over {PAYLOAD_TYPE}")
-    if len(data) > MAX_ENVELOPE_BYTES:
-        raise AttestationInvalid(f"it is larger than {MAX_ENVELOPE_BYTES} bytes")
     if len(signatures[0]) != SIGNATURE_BYTES or not key.verifies(signatures[0], pae(payload)):
         raise AttestationInvalid("its signature is not valid")
     if envelope.signatures[0].keyid != key.id:
@@ -120,6 +122,8 @@ def opened(data: bytes, key: VerifyingKey, predicate_type: str, shape: type[S]) 
 
 def named_key(data: bytes) -> str | None:
     """Return the id of the key that an envelope says it is signed with; None where it names none."""
+    if len(data) > MAX_ENVELOPE_BYTES:
+        return None
     try:
         envelope = msgspec.json.decode(data, type=Envelope)
     except UNREADABLE:
@@ -140,5 +144,6 @@ def _statement(payload: bytes, predicate_type: str, shape: type[S]) -> S:
 
 def _line(payload: bytes, key_id: str, signature: bytes) -> bytes:
     assert len(signature) == SIGNATURE_BYTES, "a signature of Ed25519"
+    assert len(key_id) == 64, "a key's id is a sha256"
     signed = Signature(key_id, base64.b64encode(signature).decode())
     return _encoder.encode(Envelope(base64.b64encode(payload).decode(), PAYLOAD_TYPE, (signed,))) + b"\n"

@@ -10,7 +10,9 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -34,6 +36,12 @@ MAX_KEY_BYTES = 1024
 MAX_CHECKPOINT_BYTES = 64 << 10
 
 
+class _Line(msgspec.Struct, frozen=True):
+    """A record as a ledger's export prints it."""
+
+    event: dict[str, Any]
+
+
 class Check(msgspec.Struct, frozen=True):
     """What was found of one file, or of one anchor that was given."""
 
@@ -55,6 +63,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """Origin of the ledger that has the attestation; None where no record stands behind it."""
     no_ledger: str | None
     """Why there is none, in the attestation's words."""
+    canaries: str = ""
+    """Whether the ledger had the commitment to the canaries' seed before the run, or why that was not seen."""
 
 
 def verify(
@@ -63,6 +73,7 @@ def verify(
     *,
     ledger: Path | None = None,
     checkpoint: Path | None = None,
+    passphrase: bytes | None = None,
 ) -> Verdict:
     """
     Check an evidence folder.
@@ -72,8 +83,10 @@ def verify(
         public_key: The key that the caller trusts (PEM).
         ledger: Folder of the ledger; must hold what the folder's checkpoint says.
         checkpoint: A signed checkpoint of it kept elsewhere; of another size than the folder's, it needs `ledger`.
+        passphrase: Of that ledger, to read what it recorded when the run began.
 
     Raises:
+        LedgerLocked: `passphrase` is not its.
         UsageError: There is no such folder, or a checkpoint that cannot be held against it without the ledger.
         KeyUnusable: `public_key` is no key.
         CheckpointInvalid: `checkpoint` is empty, damaged or forged.
@@ -96,7 +109,11 @@ def verify(
     for name, check in _check_anchors(folder, statement, proven, ledger, checkpoint):
         checks.append(check)
         anchors += [name] if check.ok else []
-    return _verdict(tuple(checks), tuple(anchors), statement)
+    verdict = _verdict(tuple(checks), tuple(anchors), statement)
+    if statement is None or not verdict.ok:
+        return verdict
+    given = ledger if ledger is not None and "ledger" in anchors else None
+    return _with_beginning(verdict, folder, statement, given, passphrase)
 
 
 def _check_contents(folder: Path, statement: Statement, digest: str) -> tuple[Checkpoint | None, list[Check]]:
@@ -110,6 +127,47 @@ def _check_contents(folder: Path, statement: Statement, digest: str) -> tuple[Ch
     named = {ATTESTATION, PUBLIC_KEY, *(check.file for check in checks)}
     checks += [Check(name, False, "it is not in the attestation") for name in sorted(_entries(folder) - named)]
     return proven, checks
+
+
+def _with_beginning(
+    verdict: Verdict, folder: Path, statement: Statement, ledger: Path | None, passphrase: bytes | None
+) -> Verdict:
+    """
+    Hold the commitment to the canaries' seed against what the ledger recorded before the run.
+
+    The folder shows that seed and commitment belong together; only a record that is older than the run's results shows
+    that the seed was not chosen after them. A record in a ledger is encrypted, so that this takes the passphrase.
+    """
+    record = msgspec.json.decode((folder / RECORD).read_bytes(), type=RunRecord)
+    stated = statement.predicate.ledger
+    if record.canaries is None:
+        return verdict
+    if not isinstance(stated, LedgerReference):
+        return msgspec.structs.replace(verdict, canaries="not compared: no ledger stands behind the run")
+    if ledger is None or passphrase is None:
+        told = "not compared with the ledger's record of the beginning, which is encrypted: give --ledger and its"
+        return msgspec.structs.replace(verdict, canaries=f"{told} --passphrase-file")
+    from compliance.ledger_export import read_record
+
+    try:
+        line = msgspec.json.decode(read_record(ledger, stated.start_index, passphrase), type=_Line)
+    except IndexError:
+        told = "not compared: the ledger no longer keeps its record of the beginning (retention released it)"
+        return msgspec.structs.replace(verdict, canaries=told)
+    problem = _problem_of_beginning(line.event, record)
+    if not problem:
+        return msgspec.structs.replace(verdict, canaries="the ledger had the commitment to their seed before the run")
+    checked = (*verdict.checked, Check(f"{ledger}: record {stated.start_index}", False, problem))
+    return msgspec.structs.replace(verdict, ok=False, checked=checked)
+
+
+def _problem_of_beginning(event: Mapping[str, Any], run: RunRecord) -> str:
+    assert run.canaries is not None, "a run without canaries commits to nothing"
+    if event.get("type") != "scan.started" or event.get("run_id") != run.run_id:
+        return "it is not the beginning of this run"
+    if event.get("canaries") != run.canaries.commitment:
+        return "before the run another seed of the canaries was committed to, or none"
+    return ""
 
 
 def _verdict(checks: tuple[Check, ...], anchors: tuple[str, ...], statement: Statement | None) -> Verdict:

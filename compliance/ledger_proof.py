@@ -65,6 +65,8 @@ def proof_of(publication: Publication, origin: str) -> bytes:
 
 def read_proof(data: bytes) -> LedgerProof:
     """Return the proof that a file holds; raises ProofInvalid if it holds none, or is spelled otherwise than here."""
+    if len(data) > MAX_PROOF_BYTES:
+        raise ProofInvalid(f"it is larger than {MAX_PROOF_BYTES} bytes")
     try:
         proof = msgspec.json.decode(data, type=LedgerProof)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as problem:

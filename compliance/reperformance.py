@@ -29,6 +29,7 @@ from detectors.model import DetectorRecord, RunRecord, SourceFile
 from detectors.ports import Progress
 from detectors.rule_settings import RuleSettings
 from detectors.scan import Scan, ScanOptions
+from detectors.withholding import NO_EXCERPTS
 
 __all__ = ["PREDICATE_TYPE", "Asked", "Reperformance", "ReperformedUnit", "reperform", "sampled", "statement_of"]
 
@@ -124,7 +125,7 @@ def reperform(evidence: Evidence, asked: Asked, progress: Progress | None = None
     with Scan(_options(record, asked), progress) as scan:
         _check_sources(record, scan.snapshot().files)
         _ = scan.plan()
-        _check_detectors(record.detectors, scan.identities())
+        _check_detectors(_that_ran(record), scan.identities())
         scan.only(_with_readers_of_suppressions(record, chosen, registry))
         scan.execute_all()
         outcomes = {
@@ -160,6 +161,8 @@ def statement_of(evidence: Evidence, told: Reperformance, key: SigningKey) -> by
 
 def _options(record: RunRecord, asked: Asked) -> ScanOptions:
     """Return the run's own options, as its record lists them, for the auditor's copy of the sources."""
+    if NO_EXCERPTS in record.command:
+        raise NotReperformable("it was made with --no-excerpts, and so does not say what was found in words")
     said = dict(option.partition("=")[::2] for option in record.command)
     try:
         settings = msgspec.json.decode(said["settings"], type=RuleSettings)
@@ -171,7 +174,7 @@ def _options(record: RunRecord, asked: Asked) -> ScanOptions:
         raise NotReperformable(f"the run was over {len(record.roots)} trees; give --sources for each, in their order")
     return ScanOptions(
         paths=asked.sources,
-        detectors=tuple(item.name for item in record.detectors),
+        detectors=tuple(item.name for item in _that_ran(record)),
         cluster=asked.cluster,
         workers=asked.workers,
         use_cache=False,
@@ -180,6 +183,13 @@ def _options(record: RunRecord, asked: Asked) -> ScanOptions:
         ignore=ignore,
         settings=settings,
     )
+
+
+def _that_ran(record: RunRecord) -> tuple[DetectorRecord, ...]:
+    """Return the detectors of a run but for tools whose results were taken in: they ran elsewhere."""
+    taken_in = {item.detector for item in record.imports}
+    assert not taken_in & {unit.detector for unit in record.units}, "who has units has run"
+    return tuple(item for item in record.detectors if item.name not in taken_in)
 
 
 def _check_sources(record: RunRecord, files: Sequence[SourceFile]) -> None:

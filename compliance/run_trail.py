@@ -25,7 +25,7 @@ from detectors.model import RunRecord
 from detectors.ports import Progress
 from detectors.scan import Scan, ScanOptions, Stage
 
-__all__ = ["LedgerPlace", "RunTrail", "own_ledger", "recorded_scan"]
+__all__ = ["LedgerPlace", "RunTrail", "own_ledger", "record_flow_end", "recorded_scan"]
 
 BUSY_PATIENCE_S = 30.0
 """How long a run waits for another that writes; each holds the ledger for a second at most."""
@@ -112,7 +112,7 @@ class RunTrail:
         finally:
             self._let_go()
 
-    def started(self, run_id: str, options: ScanOptions, commitment: str = "") -> None:
+    def started(self, run_id: str, options: ScanOptions, commitment: str = "", flow_run: str = "") -> None:
         """
         Record who begins what.
 
@@ -120,6 +120,7 @@ class RunTrail:
             run_id: Of the run.
             options: What it is asked to do.
             commitment: To the seed of its canaries; empty where it has none.
+            flow_run: Prefect's id of it; empty where it has none.
 
         Raises:
             UsageError: The run has begun already.
@@ -131,6 +132,7 @@ class RunTrail:
         who = {**caller(), "user": _user(), "uid": os.getuid(), "host": platform.node(), "pid": os.getpid()}
         roots = [os.fsencode(path.absolute()).decode("utf-8", "backslashreplace") for path in options.paths]
         told = {"canaries": commitment} if commitment else {}
+        told |= {"flow_run": flow_run} if flow_run else {}
         self._record("scan.started", who=who, roots=roots, configuration=list(options.shown()), **told)
 
     def planned(self, stages: Sequence[Stage]) -> None:
@@ -229,6 +231,29 @@ class RunTrail:
         self._pending = []
         if self._start_index is None:
             self._start_index = receipt.index
+
+
+def record_flow_end(place: LedgerPlace, flow_run: str, run_id: str, outcome: str, reason: str) -> None:
+    """
+    Record what became of a flow run that could not say it itself.
+
+    Args:
+        place: The ledger.
+        flow_run: Prefect's id, which stands in the run's beginning.
+        run_id: Of the run; empty where it is not known.
+        outcome: Such as `crashed`.
+        reason: In Prefect's words.
+
+    Raises:
+        LedgerError: The ledger cannot be opened or written.
+    """
+    assert flow_run, "a flow run has an id"
+    assert outcome, "it came to something"
+    event = {
+        "type": "flow.ended", "flow_run": flow_run, "run_id": run_id, "outcome": outcome, "reason": reason[:MAX_TOLD],
+    }  # fmt: skip
+    with place.open() as ledger:
+        _ = ledger.append_all([event])
 
 
 def recorded_scan(

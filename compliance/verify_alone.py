@@ -31,6 +31,7 @@ import base64
 import collections
 import hashlib
 import json
+import math
 import os
 import re
 import stat
@@ -404,6 +405,9 @@ def predicate_of(run: dict[str, Any]) -> dict[str, Any]:
         raise Invalid("its numbers contradict each other")
     if not run["whole"] and not run["problems"]:
         raise Invalid("it is not whole, and does not say why")
+    unreached = any(entry["reason"] == "not-reached" for entry in run["not_analysed"])
+    if unreached and (run["whole"] or run.get("deadline") is None):
+        raise Invalid("what was not reached was left by a deadline, and such a run is not whole")
     unreadable = sum(not entry["detector"] for entry in run["not_analysed"])
     return {
         "runId": run["run_id"],
@@ -442,19 +446,52 @@ def problem_of_record(_data: bytes, run: dict[str, Any], predicate: dict[str, An
 
 REASONS = {"timed-out": "timed-out", "breaker-open": "breaker-open"}
 REASONS.update(dict.fromkeys(("unreadable", "vanished", "special-file", "symlink"), "unreadable"))  # others: failed
+BLANK = ("unaccounted", "not-reached")  # planned, and without an answer
+STATED = 0.9  # share of the batches that an interval, stated before, is made to hold
+
+
+def calibration_of(run: dict[str, Any]) -> dict[str, Any]:
+    """Return what the predictions of a run with a deadline were worth, counted again from its batches."""
+    known = [batch for batch in run["batches"] if batch["high_s"] > 0]
+    decided = [batch for batch in known if not batch["ended"] or batch["seconds"] > batch["high_s"]]
+    inside, count = sum(batch["low_s"] <= batch["seconds"] <= batch["high_s"] for batch in decided), len(decided)
+    low, high, z = 0.0, 1.0, 1.959963984540054  # the interval of a share after Wilson
+    if count:
+        share, square = inside / count, z * z
+        middle = (share + square / (2 * count)) / (1 + square / count)
+        spread = z * math.sqrt(share * (1 - share) / count + square / (4 * count * count)) / (1 + square / count)
+        low, high = max(middle - spread, 0.0), min(middle + spread, 1.0)
+    return {
+        "durations": count,
+        "inside": inside,
+        "undecided": len(known) - count,
+        "stated": f"{STATED:.3f}",
+        "share": f"{inside / count:.3f}" if count else "",
+        "interval": [f"{low:.3f}", f"{high:.3f}"],
+    }
 
 
 def coverage_cells(run: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str, str]]:
     """Return state, reason and earlier run of each pair of file and detector; raises Invalid where one was left out."""
     reasons = {(entry["path"], entry["detector"]): entry["reason"] for entry in run["not_analysed"]}
     units = {(unit["path"], unit["detector"]): unit for unit in run["units"]}
+    since = run.get("since") or {"commit": "", "narrowed": []}  # a run of an early release has none
+    narrowed = {one["detector"]: frozenset(one["paths"]) for one in since["narrowed"]}
     cells: dict[tuple[str, str], tuple[str, str, str]] = {}
     for pair in ((file, detector) for file in run["files"] for detector in run["detectors"]):
         file, detector = pair
         place = (file["path"], detector["name"])
-        unit, applies = units.pop(place, None), file["language"] in detector["languages"]
-        if unit is None:
-            cells[place] = ("unaccounted", "", "") if applies else ("not-applicable", file["language"], "")
+        unit, knows = units.pop(place, None), file["language"] in detector["languages"]
+        applies = knows and place[0] in narrowed.get(place[1], (place[0],))
+        unreached = reasons.get(place) == "not-reached"
+        if unreached and unit is not None:
+            raise Invalid(f"{place[0]} by {place[1]}: it has an answer, and is said not to be reached")
+        if unit is None and knows and not applies:
+            cells[place] = ("excluded", f"since {since['commit']}", "")
+        elif unit is None and applies:
+            cells[place] = ("not-reached" if unreached else "unaccounted", "", "")
+        elif unit is None:
+            cells[place] = ("not-applicable", file["language"], "")
         elif unit["state"] == "not-analysed":
             earlier = unit["run_id"] if unit["run_id"] != run["run_id"] else ""
             cells[place] = (REASONS.get(reasons.get(place, ""), "failed"), reasons.get(place, ""), earlier)
@@ -462,7 +499,7 @@ def coverage_cells(run: dict[str, Any]) -> dict[tuple[str, str], tuple[str, str,
             cells[place] = ("from-cache", "", unit["run_id"]) if unit["state"] == "cached" else ("analysed", "", "")
         if run["whole"] and applies != (unit is not None):
             raise Invalid(f"{place[0]} by {place[1]}: the run calls itself whole, and what was planned was not done")
-    answered = sum(state not in ("unaccounted", "not-applicable") for state, _, _ in cells.values())
+    answered = sum(state not in (*BLANK, "not-applicable", "excluded") for state, _, _ in cells.values())
     if run["whole"] and (units or answered != len(run["units"])):
         raise Invalid("the run calls itself whole, and has answers of what was not planned")
     return cells
@@ -477,8 +514,8 @@ def coverage_of(run: dict[str, Any]) -> dict[str, Any]:
     for detector in detectors:
         states = [cells[file["path"], detector["name"]][0] for file in run["files"]]
         counts = {state: states.count(state) for state in sorted(set(states))}
-        planned += len(states) - counts.get("not-applicable", 0)
-        blank += counts.get("unaccounted", 0)
+        planned += len(states) - counts.get("not-applicable", 0) - counts.get("excluded", 0)
+        blank += sum(counts.get(state, 0) for state in BLANK)
         narrower = {rule["id"]: rule["languages"] for rule in detector["rules"] if rule["languages"]}
         columns.append(
             {
@@ -492,6 +529,11 @@ def coverage_of(run: dict[str, Any]) -> dict[str, Any]:
         )
     silent = [(f["path"], f["detector"], f["finding"]["rule"]) for f in run["findings"] if f["finding"]["suppression"]]
     names = ("state", "reason", "run")
+    deadline = {}
+    if run.get("deadline") is not None:
+        limit_ms, ended_ms = round(run["deadline"]["limit_s"] * 1000), round(run["seconds"] * 1000)
+        told = {"limit_ms": limit_ms, "ended_ms": ended_ms, "reached": planned - blank}
+        deadline = {"deadline": {**told, **calibration_of(run)}}
     return {
         "version": 1,
         "run_id": run["run_id"],
@@ -512,6 +554,7 @@ def coverage_of(run: dict[str, Any]) -> dict[str, Any]:
             key=lambda item: (item["path"], item["reason"], item["detail"]),
         ),
         "canaries": run["canaries"],
+        **deadline,
     }
 
 
@@ -697,6 +740,8 @@ def ledger_in_words(ledger: dict[str, Any], records: int) -> list[str]:
     return [
         f"The ledger {ledger['origin']} has this attestation among its first {records} records.",
         "Whether the ledger was rolled back or written anew since, only the ledger itself can show.",
+        "Whether it had the commitment to the canaries' seed before the run stands in an encrypted record of it, which "
+        "this file cannot read: detector-pool evidence verify --ledger --passphrase-file shows it.",
     ]
 
 

@@ -1,5 +1,6 @@
 """
-A certificate authority of one cluster, and what it signs: short-lived certificates for scheduler, worker and client.
+A certificate authority of one cluster, and what it signs: short-lived certificates for scheduler, worker and client,
+and for the TLS front of the Prefect server.
 
 A certificate says its holder's role (organisational unit), and where it may serve (addresses). Keys are ECDSA on P-256.
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AUTHORITY",
+    "FRONT",
     "ROLES",
     "Authority",
     "CertificateProblem",
@@ -43,6 +45,8 @@ __all__ = [
 
 Role = Literal["scheduler", "worker", "client"]
 ROLES: tuple[Role, ...] = ("scheduler", "worker", "client")
+FRONT: Literal["front"] = "front"
+"""Who answers HTTPS for the Prefect server; it serves only, and has no part in a cluster of Dask."""
 AUTHORITY = "ca"
 AUTHORITY_KEY = "ca-key.pem"
 END = "-----END CERTIFICATE-----\n"
@@ -150,13 +154,14 @@ class Authority:
         """Return certificate and key."""
         return Issued(self.certificate, _key_pem(self._key))
 
-    def issue(self, role: Role, hosts: Sequence[str], days: float = LEAF_DAYS) -> Issued:
+    def issue(self, role: Role | Literal["front"], hosts: Sequence[str], days: float = LEAF_DAYS) -> Issued:
         """
         Sign a certificate for a new key.
 
         Args:
-            role: Of its holder. A client's may not serve; scheduler and worker do both, as each connects to the other.
-            hosts: Names and addresses where a scheduler or worker serves; names are resolved now.
+            role: Of its holder. A client's may not serve, a front's only that; scheduler and worker do both, as each
+                connects to the other.
+            hosts: Names and addresses where a scheduler, worker or front serves; names are resolved now.
             days: How long it lasts, at most 90.
 
         Raises:
@@ -170,7 +175,7 @@ class Authority:
         if not days <= MAX_LEAF_DAYS:
             raise UsageError(f"a certificate lasts {MAX_LEAF_DAYS} days at most, not {days}")
         key = ec.generate_private_key(ec.SECP256R1())
-        uses = [ExtendedKeyUsageOID.CLIENT_AUTH]
+        uses = [] if role == FRONT else [ExtendedKeyUsageOID.CLIENT_AUTH]
         names: list[x509.GeneralName] = [x509.DNSName(f"{role}.{ORGANISATION}")]
         if role != "client":
             uses.append(ExtendedKeyUsageOID.SERVER_AUTH)
@@ -193,7 +198,7 @@ class Authority:
 
 def init(folder: Path, hosts: Sequence[str], days: float = LEAF_DAYS) -> None:
     """
-    Make an authority and a certificate for each role.
+    Make an authority and a certificate for each role, and for the front.
 
     Args:
         folder: New or empty; mode 0700.
@@ -251,8 +256,8 @@ def show(folder: Path) -> tuple[Shown, ...]:
     _check_folder(folder)
     now = datetime.datetime.now(datetime.UTC)
     authority = x509.load_pem_x509_certificate(read_issued(folder, AUTHORITY).certificate.encode())
-    found = tuple(_shown(folder, name, authority, now) for name in (AUTHORITY, *ROLES))
-    assert len(found) == 1 + len(ROLES), "one for each role, and the authority"
+    found = tuple(_shown(folder, name, authority, now) for name in (AUTHORITY, *ROLES, FRONT))
+    assert len(found) == 2 + len(ROLES), "one for each role and the front, and the authority"
     return found
 
 
@@ -344,10 +349,10 @@ def _problem_of(certificate: x509.Certificate, authority: x509.Certificate, now:
 
 
 def _leaves(authority: Authority, hosts: Sequence[str], days: float) -> dict[str, str]:
-    """Return a file for each role: its certificate, then its key."""
+    """Return a file for each role and the front: its certificate, then its key."""
     if not days > 0:
         raise UsageError(f"certificates last for some days, not {days}")
-    made = {role: authority.issue(role, hosts, days) for role in ROLES}
+    made = {role: authority.issue(role, hosts, days) for role in (*ROLES, FRONT)}
     assert all(issued.certificate.endswith(END) for issued in made.values()), "certificates are in PEM"
     return {f"{role}.pem": issued.certificate + issued.key for role, issued in made.items()}
 

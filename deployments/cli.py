@@ -8,6 +8,7 @@ control characters escaped before it reaches a terminal.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import signal
 import sys
@@ -21,14 +22,20 @@ import typer
 
 from deployments.access_commands import access_app
 from deployments.audit_commands import audit_app
+from deployments.benchmark_commands import benchmark_app, run_benchmark_command
 from deployments.certificate_commands import certificates_app
 from deployments.cluster_commands import cluster_app
 from deployments.compliance_commands import run_audit_command
+from deployments.deploy_commands import DEPLOY_EXAMPLE, deploy_command
 from deployments.doors import guarded
 from deployments.evidence_commands import Quality, evidence_app, ledger_place, refuse_existing, scan_with_evidence
+from deployments.history_commands import history_app
 from deployments.options import Json, PassphraseFile
 from deployments.output import plain, print_bytes
 from deployments.qualification_commands import QUALIFY_EXAMPLE, agreement_command, qualify_command
+from deployments.service_commands import services_app
+from deployments.soak_commands import SOAK_EXAMPLE, soak_command
+from deployments.validation_commands import VALIDATE_EXAMPLE, validate_command
 from deployments.waiver_commands import waiver_app
 from detectors.errors import DetectorPoolError, UsageError
 
@@ -36,7 +43,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from deployments.settings import Settings
-    from detectors.model import RunRecord
+    from detectors.model import LocatedFinding, RunRecord
     from detectors.ports import Progress
     from detectors.rule_settings import RuleSettings
     from detectors.scan import ScanOptions
@@ -44,16 +51,15 @@ if TYPE_CHECKING:
 __all__ = ["app", "main"]
 
 CLEAN, FINDINGS, USAGE, INTERNAL, NOT_WHOLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
-FORMATS = ("text", "json", "sarif", "github", "gitlab", "junit", "csv")
+FORMATS = ("text", "json", "sarif", "sarif-github", "github", "gitlab", "junit", "csv")
 LEVELS = ("error", "warning", "note", "never")
-SHOWN_NOT_ANALYSED = 20
+SHOWN_NOT_ANALYSED, SHOWN_MUTED = 20, 10
 
 app = typer.Typer(
     name="detector-pool",
     help="Static analysis as a build: many detectors, only what changed, findings and evidence that can be verified.",
     epilog="Example: detector-pool scan src --fail-on warning",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -70,10 +76,15 @@ app.add_typer(access_app, name="access")
 app.add_typer(certificates_app, name="certs")
 app.add_typer(cluster_app, name="cluster")
 app.add_typer(waiver_app, name="waiver")
+app.add_typer(benchmark_app, name="benchmark")
+benchmark_app.command("soak", epilog=SOAK_EXAMPLE)(soak_command)
+app.add_typer(history_app, name="history")
+app.add_typer(services_app, name="services")
 detectors_app.command("qualify", epilog=QUALIFY_EXAMPLE)(qualify_command)
 detectors_app.command("agreement", epilog="Example: detector-pool detectors agreement evidence/tonight/run.json")(
     agreement_command
 )
+run_app.command("benchmark", epilog="Example: detector-pool run benchmark --quick")(run_benchmark_command)
 run_app.command(
     "audit", epilog="Example: detector-pool run audit --ledger audit/ledger --evidence evidence --checkpoint kept/note"
 )(run_audit_command)
@@ -113,12 +124,27 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     baseline: Annotated[
         Path | None, typer.Option(help="Output of an earlier `scan --json`; its findings do not count.")
     ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="GIT-REF", help="Look at what differs from this commit; what it has already is no news."),
+    ] = None,
+    import_sarif: Annotated[
+        list[Path] | None, typer.Option(metavar="FILE", help="Results of another tool, as SARIF; may be repeated.")
+    ] = None,
+    no_excerpts: Annotated[
+        bool, typer.Option("--no-excerpts", help="Keep every word of the sources out of results and evidence.")
+    ] = False,
     evidence: Annotated[Path | None, typer.Option(help="New folder for the signed evidence.")] = None,
     ledger: Annotated[
         Path | None,
         typer.Option(help="Ledger that the run is recorded in; with --evidence, by default this machine's own."),
     ] = None,
-    format_: Annotated[str, typer.Option("--format", help="text, json, sarif, github, gitlab, junit or csv.")] = "text",
+    format_: Annotated[
+        str,
+        typer.Option(
+            "--format", help="text, json, sarif, sarif-github (within its limits), github, gitlab, junit or csv."
+        ),
+    ] = "text",
     json: Json = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="File for the result.")] = None,
     fail_on: Annotated[str, typer.Option(help="Exit with 1 from this level: error, warning, note or never.")] = "error",
@@ -150,6 +176,12 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     qualification_key: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Public key that signed them; this machine's own when absent.")
     ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(metavar="DURATION", help="End within 90s, 20m or 2h: what is riskiest goes first.")
+    ] = None,
+    show_effect: Annotated[
+        bool, typer.Option("--show-effect", help="Show which findings the tree would mute if its files were obeyed.")
+    ] = False,
 ) -> None:
     """
     Scan source trees with every detector; only what changed since the last run is analysed again.
@@ -157,8 +189,14 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     Exit codes: 0 clean, 1 findings at or over --fail-on, 2 usage, 3 internal failure, 4 not whole, 130 interrupted.
     """
     from deployments.settings import Settings
+    from detectors.deadline import seconds_of
     from detectors.scan import ScanOptions
 
+    begun_s = time.monotonic()
+    if no_excerpts and show_effect:
+        raise UsageError("--show-effect tells what the tree's own files say, which --no-excerpts withholds; give one")
+    if deadline is not None and show_effect:
+        raise UsageError("--show-effect runs tools a second time, which --deadline has no time for; give one of them")
     shape = "json" if json else _choice(format_, FORMATS, "--format")
     _choice(fail_on, LEVELS, "--fail-on")
     settings = Settings.read(cache, passphrase_file)
@@ -168,6 +206,8 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
         cache=settings.cache, use_cache=not no_cache, verify_cache=verify_cache, baseline=baseline,
         include=tuple(include or ()), exclude=tuple(exclude or ()), ignore=not no_ignore,
         settings=_rule_settings(paths, config, trust_tree), canaries=evidence is not None,
+        deadline_s=None if deadline is None else seconds_of(deadline), since=since,
+        imports=tuple(import_sarif or ()), excerpts=not no_excerpts,
     )  # fmt: skip
     if evidence is not None:
         refuse_existing(evidence)
@@ -175,11 +215,14 @@ def scan_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     with _progress() as progress:
         quality = Quality(
             validate or data_docs is not None, data_docs, waivers, qualifications,
-            qualification_key or settings.keys / "public-key.pem",
+            qualification_key or settings.keys / "public-key.pem", options if show_effect else None,
         )  # fmt: skip
         by = _by_flow if through_prefect else scan_with_evidence
         run = by(options, evidence, ledger, settings, progress, quality)
     _write(_rendered(run, shape, lines=not through_prefect), output)
+    late_s = 0.0 if options.deadline_s is None else time.monotonic() - begun_s - options.deadline_s
+    if late_s > 0:  # also where the record itself was in time, and what followed it was not
+        _say(f"detector-pool: the command ended {late_s:.1f} s after its deadline of {deadline}")
     if shape == "text" and evidence is not None:
         _say(f"report: {evidence / 'report.html'}")
         _say(f"verify: detector-pool evidence verify {evidence}")
@@ -296,6 +339,10 @@ def doctor(json: Json = False) -> None:
     raise typer.Exit(CLEAN if all(check.ok for check in checks) else FINDINGS)
 
 
+app.command("validate", epilog=VALIDATE_EXAMPLE)(validate_command)
+app.command("deploy", epilog=DEPLOY_EXAMPLE)(deploy_command)
+
+
 @app.callback(invoke_without_command=True)
 def root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     """Static analysis as a build: many detectors, only what changed, findings and evidence that can be verified."""
@@ -314,7 +361,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 def _main(arguments: list[str]) -> int:
     try:
-        code = guarded(app)(args=arguments, prog_name="detector-pool", standalone_mode=False)
+        code = guarded(_only_asked(arguments))(args=arguments, prog_name="detector-pool", standalone_mode=False)
     except BrokenPipeError:
         # The reader has gone; Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -327,6 +374,18 @@ def _main(arguments: list[str]) -> int:
         told = "interrupted; what was finished is in the cache, and the next run goes on from there"
         return _failed(arguments, told, INTERRUPTED)
     return int(code or CLEAN)
+
+
+def _only_asked(arguments: list[str]) -> typer.Typer:
+    """Return the command line with the one command that is named: building all takes longer than scanning a file."""
+    name = arguments[0] if arguments else ""
+    groups = [group for group in app.registered_groups if group.name == name]
+    leaves = [leaf for leaf in app.registered_commands if leaf.name == name]
+    if not groups and not leaves:
+        return app
+    one = copy.copy(app)
+    one.registered_groups, one.registered_commands = groups, leaves
+    return one
 
 
 def _told(problem: Exception) -> tuple[str, int]:
@@ -382,6 +441,7 @@ def _by_flow(  # noqa: PLR0917  # p10: ignore[R10] the same as scan_with_evidenc
             options, evidence=evidence, keys=settings.keys, passphrase=settings.passphrase, progress=progress,
             ledger=place, validate_tables=quality.wanted, data_docs=quality.docs, waivers=quality.waivers,
             qualifications=quality.qualifications, qualification_key=quality.qualification_key,
+            show_effect=quality.effect_of is not None,
         )  # fmt: skip
 
 
@@ -403,6 +463,13 @@ def _exit_code(run: RunRecord, fail_on: str, require_complete: bool) -> int:
 def _rendered(run: RunRecord, shape: str, *, lines: bool) -> bytes:
     if shape == "text":
         return _text(run, lines=lines)
+    if shape == "sarif-github":
+        from compliance.formats.sarif_github import profile
+
+        log = profile(run)
+        for told in log.cut:
+            _say(f"sarif-github: {told}")
+        return log.data
     import importlib
 
     module = importlib.import_module(f"compliance.formats.{'scan_json' if shape == 'json' else shape}")
@@ -413,13 +480,7 @@ def _rendered(run: RunRecord, shape: str, *, lines: bool) -> bytes:
 def _text(run: RunRecord, *, lines: bool) -> bytes:
     from compliance.waived_runs import open_counts
 
-    parts = []
-    if lines:
-        for item in run.findings:
-            region, mark = item.finding.region, " (suppressed)" if item.suppressed else ""
-            mark += f" (waived by {item.waiver})" if item.waived else ""
-            place = f"{item.path}:{region.start_line}:{region.start_column}"
-            parts.append(plain(f"{place}: {item.finding.level}: {item.finding.message} [{item.finding.rule}]{mark}"))
+    parts = list(_listed(run)) if lines else []
     counts: Counter[tuple[str, str, str]] = Counter()
     muted: Counter[tuple[str, str, str]] = Counter()
     for item in run.findings:
@@ -429,13 +490,16 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
     if counts:
         rows = [(*map(plain, key), str(counts[key]), str(muted[key] or "")) for key in sorted(counts)]
         parts.append(_table(("detector", "rule", "level", "findings", "suppressed"), rows))
-    if run.not_analysed:
-        parts.append(f"not analysed ({len(run.not_analysed)}):")
-        for entry in run.not_analysed[:SHOWN_NOT_ANALYSED]:
+    tried = [entry for entry in run.not_analysed if entry.reason != "not-reached"]
+    if tried:
+        parts.append(f"not analysed ({len(tried)}):")
+        for entry in tried[:SHOWN_NOT_ANALYSED]:
             who = f" by {entry.detector}" if entry.detector else ""
             parts.append(plain(f"  {entry.path}{who}: {entry.reason}" + (f": {entry.detail}" if entry.detail else "")))
-        if len(run.not_analysed) > SHOWN_NOT_ANALYSED:
-            parts.append(f"  … and {len(run.not_analysed) - SHOWN_NOT_ANALYSED} more (--json lists all)")
+        if len(tried) > SHOWN_NOT_ANALYSED:
+            parts.append(f"  … and {len(tried) - SHOWN_NOT_ANALYSED} more (--json lists all)")
+    parts += _deadline_lines(run)
+    parts += [plain(line) for line in _effect_lines(run)]
     hidden = sum(entry.files for entry in run.excluded)
     if hidden:
         parts.append(f"out of scope: {hidden} files (--no-ignore scans what .gitignore hides)")
@@ -449,6 +513,7 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
     if run.waivers:
         without, with_them = open_counts(run)
         parts.append(f"open findings: {with_them} with waivers, {without} without ({len(run.waivers)} waivers given)")
+    parts += _compared(run)
     for one in run.qualifications:
         parts.append(plain(f"{one.detector} {one.version}: {one.state}" + (f", {one.problem}" if one.problem else "")))
     for table in run.validated:
@@ -457,6 +522,71 @@ def _text(run: RunRecord, *, lines: bool) -> bytes:
     if not run.whole:
         parts.append("THIS RUN IS NOT WHOLE: see the warnings above")
     return ("\n".join(parts) + "\n").encode("utf-8", "backslashreplace")
+
+
+def _deadline_lines(run: RunRecord) -> Iterator[str]:
+    """Yield how far a run with a deadline came, and what its predictions were worth."""
+    if run.deadline is None:
+        return
+    from detectors.deadline import STATED, calibration
+
+    left = Counter(entry.detector for entry in run.not_analysed if entry.reason == "not-reached")
+    reached = run.planned - left.total()
+    yield (
+        f"deadline {run.deadline.limit_s:g} s: {reached} of {run.planned} units reached "
+        f"({reached / max(run.planned, 1):.1%}), the record made after {run.seconds:.1f} s"
+    )
+    if left:
+        told = ", ".join(f"{count} by {name}" for name, count in sorted(left.items()))
+        yield f"NOT REACHED: {told} (--json lists all)"
+    found = calibration(run.batches)
+    if found.share is not None:
+        yield (
+            f"predictor: {found.inside} of {found.batches} durations inside the stated interval ({found.share:.0%}, "
+            f"95 % interval {found.low:.0%} to {found.high:.0%}; {STATED:.0%} were to be)"
+        )
+
+
+def _effect_lines(run: RunRecord) -> Iterator[str]:
+    """Yield what the tree would have muted, where that was asked for."""
+    if run.effects is None:
+        return
+    yield f"what the tree would mute, if it were obeyed ({len(run.effects)}):"
+    for effect in run.effects:
+        who = f"{effect.kind} for {effect.detector}" if effect.detector else effect.kind
+        things = ", ".join(effect.things[:3]) + (f" and {len(effect.things) - 3} more" * (len(effect.things) > 3))
+        told = f"{len(effect.muted)} findings" if effect.state == "shown" else f"{effect.state}: {effect.told}"
+        yield f"  {who} ({things}): {told}"
+        yield from (f"    {one.path}:{one.line}: {one.rule}" for one in effect.muted[:SHOWN_MUTED])
+        if len(effect.muted) > SHOWN_MUTED:
+            yield f"    … and {len(effect.muted) - SHOWN_MUTED} more (--json lists all)"
+
+
+def _compared(run: RunRecord) -> Iterator[str]:
+    if run.since is not None:
+        known = sum(item.baseline == "unchanged" for item in run.findings)
+        yield plain(
+            f"since {run.since.ref} ({run.since.commit[:12]}): {len(run.since.touched)} files touched; "
+            f"{len(run.findings) - known} findings are new, {known} known ones are not listed"
+        )
+
+
+def _listed(run: RunRecord) -> Iterator[str]:
+    """Yield a line for each cause; what several tools report is shown once, with who else does."""
+    from compliance.same_cause import shared_causes
+
+    for cause in shared_causes(tuple(_news(run))):
+        item = cause.first
+        region, mark = item.finding.region, " (suppressed)" if item.suppressed else ""
+        mark += f" (waived by {item.waiver})" if item.waived else ""
+        mark += f"; also reported by {', '.join(cause.others())}" if cause.also else ""
+        place = f"{item.path}:{region.start_line}:{region.start_column}"
+        yield plain(f"{place}: {item.finding.level}: {item.finding.message} [{item.finding.rule}]{mark}")
+
+
+def _news(run: RunRecord) -> Iterator[LocatedFinding]:
+    """Yield the findings that are listed: all, or against a commit those that it has not."""
+    yield from (item for item in run.findings if run.since is None or item.baseline != "unchanged")
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

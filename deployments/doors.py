@@ -47,16 +47,30 @@ def _scored(_parameters: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(DETECTORS)
 
 
+def _benchmarked(_parameters: Mapping[str, Any]) -> tuple[str, ...]:
+    from compliance.score import DETECTORS
+
+    return (*DETECTORS, "bandit", "flawfinder", "lizard")
+
+
 RUN = Door("run", "", detectors=_named)
 DOORS: Mapping[str, Door] = {
     "scan": RUN,
     "run scan": RUN,
     "comply": Door("run", "", detectors=_scored),
     "run comply": Door("run", "", detectors=_scored),
+    "benchmark": Door("run", "", "sources", detectors=_benchmarked),
+    "benchmark soak": Door("run", "", "sources", detectors=_benchmarked),
+    "benchmark peers": Door("run", "", "sources", detectors=_benchmarked),
+    "benchmark growth": Door("run", "", "sources", detectors=_benchmarked),
+    "run benchmark": Door("run", "", "sources", detectors=_benchmarked),
     "run audit": Door("verify", "ledger", "ledger"),
     "evidence verify": Door("verify", "evidence", "folder"),
     "evidence reperform": Door("verify", "evidence", "folder"),
     "evidence carry": Door("verify", "evidence", "later"),
+    "history runs": Door("read", "evidence", "folder"),
+    "history trend": Door("read", "evidence", "folder"),
+    "history findings": Door("read", "evidence", "folder"),
     "audit init": Door("administer", "ledger", "ledger"),
     "audit append": Door("administer", "ledger", "ledger"),
     "audit recover": Door("administer", "ledger", "ledger"),
@@ -75,6 +89,7 @@ DOORS: Mapping[str, Door] = {
     "waiver create": Door("waive", "waivers"),
     "waiver approve": Door("approve", "waivers"),
     "waiver list": Door("read", "waivers", "folder"),
+    "validate": Door("run", "", "sources", detectors=_scored),
     "certs init": Door("administer", "certificates", "folder"),
     "certs renew": Door("administer", "certificates", "folder"),
     "cluster up": Door("administer", "cluster"),
@@ -82,6 +97,8 @@ DOORS: Mapping[str, Door] = {
     "cluster down": Door("administer", "cluster"),
     "cluster status": Door("read", "cluster"),
     "certs show": Door("read", "certificates", "folder"),
+    "deploy": Door("administer", "policy"),
+    "services init": Door("administer", "policy"),
 }
 OPEN = frozenset({"detectors list", "detectors show", "doctor", "access check", "access key", "access request"})
 """Commands that reveal and change nothing that is guarded."""
@@ -103,11 +120,16 @@ def guarded(app: typer.Typer) -> Any:
 
 
 def commands(root: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the name (without the program's) and each command that is no group."""
+    """Yield the name (without the program's) and each command that does something."""
     level: list[tuple[str, Any]] = [("", root)]
     for _ in range(MAX_DEPTH):
         groups = [(name, command) for name, command in level if isinstance(command, TyperGroup)]
-        yield from ((name, command) for name, command in level if not isinstance(command, TyperGroup))
+        # A group that does something itself is a command, too; the program's own answers `--version` only.
+        yield from (
+            (name, command)
+            for name, command in level
+            if not isinstance(command, TyperGroup) or (command.invoke_without_command and name)
+        )
         level = [(f"{name} {word}".strip(), inner) for name, group in groups for word, inner in group.commands.items()]
     assert not level, "groups of commands are nested no deeper"
 
@@ -130,5 +152,9 @@ def _ask(door: Door, parameters: Mapping[str, Any]) -> None:
         return
     assert door.detectors is not None, "a door without a store runs detectors"
     trees = parameters[door.folder or "paths"]
+    if not trees:
+        from detectors.file_work import here
+
+        trees = here()  # what a command works on that was named no sources
     listed = trees if isinstance(trees, (list, tuple)) else [trees]
     require_detectors(map(Path, listed), door.detectors(parameters), door="command")

@@ -36,19 +36,30 @@ def _evidence() -> None:
 @evidence_app.command(
     "verify", epilog="Example: detector-pool evidence verify evidence/tonight --public-key auditor.pem"
 )
-def evidence_verify(
+def evidence_verify(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The evidence folder.")],
     public_key: PublicKey = None,
     ledger: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The ledger; must hold what the folder's checkpoint says.")
     ] = None,
     checkpoint: Checkpoint = None,
+    passphrase_file: Annotated[
+        Path | None, typer.Option(help="File with the ledger's passphrase: to see that canaries were committed to.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Check every file of an evidence folder, offline, against its attestation, its ledger's checkpoint and anchors."""
     from compliance.evidence_verify import verify
+    from deployments.settings import Settings
+    from detectors.access import require
 
-    verdict = verify(folder, public_key, ledger=ledger, checkpoint=checkpoint)
+    if passphrase_file is not None and ledger is None:
+        raise UsageError("--passphrase-file opens a ledger; give --ledger too")
+    passphrase = None
+    if ledger is not None and passphrase_file is not None:
+        require("read", "ledger", door="command", folder=ledger)  # the door has asked for the evidence
+        passphrase = Settings.read(None, passphrase_file).passphrase
+    verdict = verify(folder, public_key, ledger=ledger, checkpoint=checkpoint, passphrase=passphrase)
     print_answer(_shown(verdict), _lines(verdict), json=json)
     raise typer.Exit(HOLDS if verdict.ok else FAILS)
 
@@ -208,14 +219,17 @@ class Quality(NamedTuple):
     waivers: Path | None = None
     qualifications: Path | None = None
     qualification_key: Path | None = None
+    effect_of: ScanOptions | None = None
+    """What was asked for, where it is to be shown what the tree would have muted."""
 
     def judged(self, record: RunRecord) -> RunRecord:
         """Return the record with its waivers, and with what validating its tables showed where that is wanted."""
         from compliance.judged_runs import judged
 
         record = judged(
-            record, waivers=self.waivers, qualifications=self.qualifications, qualification_key=self.qualification_key
-        )
+            record, waivers=self.waivers, qualifications=self.qualifications, qualification_key=self.qualification_key,
+            effect_of=self.effect_of,
+        )  # fmt: skip
         if not self.wanted:
             return record
         from compliance.expectations import validated
@@ -264,6 +278,7 @@ def _shown(verdict: Verdict) -> Mapping[str, Any]:
         "anchors": list(verdict.anchors),
         "ledger": verdict.ledger,
         "no_ledger": verdict.no_ledger,
+        "canaries": verdict.canaries or None,
         "checked": [{"file": check.file, "ok": check.ok, "problem": check.problem} for check in verdict.checked],
     }
 
@@ -277,6 +292,8 @@ def _lines(verdict: Verdict) -> list[str]:
         lines.append(f"recorded in the ledger {verdict.ledger}")
     elif verdict.no_ledger is not None:
         lines.append(f"no ledger record stands behind it: {verdict.no_ledger}")
+    if verdict.canaries:
+        lines.append(f"canaries: {verdict.canaries}")
     if not verdict.ok:
         return [*lines, "evidence does NOT verify"]
     told = {

@@ -32,11 +32,13 @@ class Settings:
     @property
     def ledger(self) -> Path:
         """Folder of the ledger that runs are recorded in; made with the first of them, where there is a passphrase."""
+        assert self.state.is_absolute(), "a relative folder would follow the working directory"
         return self.state / "ledger"
 
     @property
     def pool_ledger(self) -> Path:
         """Folder of the ledger of pools in `audit_mode`; made with the first of them."""
+        assert self.state != self.cache, "the cache may be deleted at any time, what is remembered may not"
         return self.state / "pool-ledger"
 
     def keys_of(self, ledger: Path) -> Path:
@@ -47,7 +49,11 @@ class Settings:
         holds one cannot speak for another.
         """
         place = ledger.absolute()
-        return place.with_name(f"{place.name}-keys") if place in (self.ledger, self.pool_ledger) else self.keys
+        keys = place.with_name(f"{place.name}-keys") if place in (self.ledger, self.pool_ledger) else self.keys
+        assert keys.is_absolute(), "a relative folder would follow the working directory"
+        if keys == place:
+            raise UsageError(f"{ledger} holds signing keys; a ledger lies in a folder of its own")
+        return keys
 
     @property
     def prefect(self) -> Path:
@@ -91,6 +97,8 @@ def _passphrase(file: Path | None) -> bytes | None:
     if file is None:
         # Taken out of the environment, so that no child process inherits it.
         text = os.environ.pop("DETECTOR_POOL_PASSPHRASE", None)
+        if text and len(os.fsencode(text)) > MAX_PASSPHRASE_BYTES:
+            raise UsageError(f"DETECTOR_POOL_PASSPHRASE is longer than {MAX_PASSPHRASE_BYTES} bytes")
         return os.fsencode(text) if text else None
     try:
         with file.open("rb") as opened:

@@ -6,12 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from detectors.comprehensive_benchmark import ComprehensiveBenchmark
     from detectors.enterprise_detector_pool import EnterpriseDetectorPool, create_enterprise_pool
     from detectors.parallel_executor import ParallelExecutor
     from detectors.scan import Scan, ScanOptions
     from detectors.workload_optimizer import WorkloadOptimizer
 
 __all__ = [
+    "ComprehensiveBenchmark",
     "EnterpriseDetectorPool",
     "ParallelExecutor",
     "Scan",
@@ -21,6 +23,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ComprehensiveBenchmark": "comprehensive_benchmark",
     "EnterpriseDetectorPool": "enterprise_detector_pool",
     "ParallelExecutor": "parallel_executor",
     "Scan": "scan",

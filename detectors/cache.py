@@ -37,6 +37,13 @@ APPLICATION_ID = 0x45445031
 DETERMINISTIC: frozenset[Reason] = frozenset({"header-missing", "parse-error", "too-large"})
 """Reasons that the file's bytes and its closure alone decide; such answers are as good as any and may be kept."""
 ROWS_A_QUERY = 500
+CHECKSUM_BYTES = 16
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, TypeError)
+"""What decoding raises on bytes that were damaged, or on what is no bytes any more."""
+OF_THE_DISK = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR})
+"""A full or failing disk, which may happen to any run; what else hinders opening is a folder that was named wrongly."""
+PRIMARY_CODE = 0xFF
+"""The low byte of SQLite's extended result codes."""
 STORE_RESULT = "INSERT OR REPLACE INTO result VALUES (?, ?, ?, ?, ?, ?, ?)"
 SharedResult = tuple[str, bytes, bytes, float]
 """Of a result in a shared store: run, report, facts, seconds."""
@@ -50,6 +57,10 @@ CREATE TABLE IF NOT EXISTS stat (
     root TEXT NOT NULL, path BLOB NOT NULL, entry BLOB NOT NULL, PRIMARY KEY (root, path)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS timing (detector TEXT PRIMARY KEY, sums BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS answered (
+    root TEXT NOT NULL, path BLOB NOT NULL, detector TEXT NOT NULL, digest TEXT NOT NULL, findings REAL NOT NULL,
+    PRIMARY KEY (root, path, detector)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS value (
     key BLOB PRIMARY KEY, value BLOB NOT NULL, checksum BLOB NOT NULL, stored REAL NOT NULL
 ) WITHOUT ROWID;
@@ -147,6 +158,11 @@ class ResultCache:
         try:
             self._connection = self._connect(str(self._path))
         except sqlite3.OperationalError as problem:
+            if problem.sqlite_errorcode & PRIMARY_CODE in OF_THE_DISK:
+                self._connection = self._connect(":memory:")
+                self._path = None
+                self.warnings.append(f"the cache {folder} cannot be used ({problem}); this run keeps its own")
+                return
             raise UsageError(
                 f"the cache {self._path} cannot be opened: {problem}; name another with --cache"
             ) from problem
@@ -196,12 +212,12 @@ class ResultCache:
         damaged: list[bytes] = []
         for row in self._select("SELECT key, run, report, facts, checksum, seconds FROM result WHERE key IN ", keys):
             key, run, report, facts, checksum, seconds = row
-            if checksum != _checksum(key, report, facts):
+            if not _intact(checksum, key, report, facts):
                 damaged.append(key)
                 continue
             try:
                 found[key] = CachedResult(key, run, msgspec.msgpack.decode(report, type=_Report), seconds)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 damaged.append(key)
         if damaged:
             self._rejected += len(damaged)
@@ -242,22 +258,48 @@ class ResultCache:
             )
             self.warnings += self._shared.news()
 
-    def known(self, root: str) -> dict[bytes, StatEntry]:
-        """Return the stat index of a root; see `snapshot.StatIndex`."""
+    def known(self, root: str, paths: Sequence[bytes] | None = None) -> dict[bytes, StatEntry]:
+        """Return the stat index of a root, or of some paths of it; see `snapshot.StatIndex`."""
         decode = msgspec.msgpack.Decoder(StatEntry).decode
         entries = {}
-        for path, entry in self._read("SELECT path, entry FROM stat WHERE root = ?", (root,)):
+        if paths is None:
+            rows: Iterable[tuple[Any, ...]] = self._read("SELECT path, entry FROM stat WHERE root = ?", (root,))
+        else:
+            rows = self._select("SELECT path, entry FROM stat WHERE root = ? AND path IN ", paths, (root,))
+        for path, sealed in rows:
+            entry = _opened(root, path, sealed)
+            if entry is None:
+                continue  # not trusted, so hashed again
             try:
                 entries[path] = decode(entry)
-            except msgspec.DecodeError:
-                continue  # not trusted, so hashed again
+            except UNREADABLE:
+                continue
         return entries
 
     def remember(self, root: str, entries: Mapping[bytes, StatEntry]) -> None:
         """Keep stat entries of a root."""
         encode = msgspec.msgpack.Encoder().encode
-        rows = [(root, path, encode(entry)) for path, entry in entries.items()]
+        rows = [(root, path, _sealed(root, path, encode(entry))) for path, entry in entries.items()]
         self._write("INSERT OR REPLACE INTO stat VALUES (?, ?, ?)", rows)
+
+    def answered(self, root: str) -> dict[tuple[bytes, str], tuple[Digest, float]]:
+        """Return by raw path and detector the content that was last answered for, and how much was found so far."""
+        rows = self._read("SELECT path, detector, digest, findings FROM answered WHERE root = ?", (root,))
+        return {(path, detector): (digest, findings) for path, detector, digest, findings in rows}
+
+    def remember_answered(self, root: str, answers: Iterable[tuple[bytes, str, Digest, int]]) -> None:
+        """
+        Keep which contents of a root were answered.
+
+        Args:
+            root: Absolute path.
+            answers: Raw path, detector, digest of the content, and findings; those of earlier runs count half.
+        """
+        self._write(
+            "INSERT INTO answered VALUES (?, ?, ?, ?, ?) ON CONFLICT (root, path, detector) "
+            "DO UPDATE SET digest = excluded.digest, findings = findings / 2 + excluded.findings",
+            [(root, *answer) for answer in answers],
+        )
 
     def timings(self) -> dict[str, Timing]:
         """Return the history of each detector; one of a newer release is left alone, with a warning."""
@@ -273,7 +315,7 @@ class ResultCache:
                     )
                     continue
                 found[name] = msgspec.msgpack.decode(sums, type=Timing)
-            except msgspec.DecodeError:
+            except UNREADABLE:
                 continue  # a history can be learnt again
         return found
 
@@ -305,7 +347,7 @@ class ResultCache:
         for key, value, checksum, stored in self._select(
             "SELECT key, value, checksum, stored FROM value WHERE key IN ", keys
         ):
-            if checksum != _checksum(key, value, b""):
+            if not _intact(checksum, key, value, b"") or not isinstance(stored, float):
                 damaged.append((key,))
             elif stored >= oldest:
                 found[key] = value
@@ -372,10 +414,11 @@ class ResultCache:
                 self._recover(problem)
                 return []
 
-    def _select(self, statement: str, keys: Sequence[bytes]) -> Iterable[tuple[Any, ...]]:
+    def _select(self, statement: str, keys: Sequence[bytes], before: tuple[str, ...] = ()) -> Iterable[tuple[Any, ...]]:
+        """Yield the rows of a statement that ends with `IN` and the keys, after `before`."""
         for start in range(0, len(keys), ROWS_A_QUERY):
             part = keys[start : start + ROWS_A_QUERY]
-            yield from self._read(f"{statement} ({','.join('?' * len(part))})", part)
+            yield from self._read(f"{statement} ({','.join('?' * len(part))})", (*before, *part))
 
     def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
         if not rows or not self._storing:
@@ -391,5 +434,26 @@ class ResultCache:
                 self._recover(problem)
 
 
+def _intact(checksum: Any, key: Any, report: Any, facts: Any) -> bool:
+    """Tell whether a row is what was stored; a damaged page may give a column another type."""
+    if not all(isinstance(part, bytes) for part in (key, report, facts)):
+        return False
+    return bool(checksum == _checksum(key, report, facts))
+
+
+def _sealed(root: str, path: bytes, entry: bytes) -> bytes:
+    """Return a stat entry with its checksum before it."""
+    assert entry, "an entry says something"
+    return _checksum(path, root.encode("utf-8", "surrogateescape"), entry) + entry
+
+
+def _opened(root: str, path: Any, sealed: Any) -> bytes | None:
+    """Return the entry of a row of the stat index; `None` where it is damaged, or older than its checksum."""
+    if not isinstance(path, bytes) or not isinstance(sealed, bytes) or len(sealed) <= CHECKSUM_BYTES:
+        return None
+    entry = sealed[CHECKSUM_BYTES:]
+    return entry if sealed == _sealed(root, path, entry) else None
+
+
 def _checksum(key: bytes, report: bytes, facts: bytes) -> bytes:
-    return hashlib.sha256(b"%d:%d:" % (len(report), len(facts)) + key + report + facts).digest()[:16]
+    return hashlib.sha256(b"%d:%d:" % (len(report), len(facts)) + key + report + facts).digest()[:CHECKSUM_BYTES]

@@ -15,6 +15,7 @@ imported stops the run, since fewer rules would look like a cleaner tree.
 from __future__ import annotations
 
 import abc
+import copy
 import functools
 import hashlib
 import importlib
@@ -25,11 +26,12 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 from detectors.canaries import Canary, laid
 from detectors.closures import ClosureKind, Context
-from detectors.errors import DetectorBroken, UnknownDetector
+from detectors.errors import DetectorBroken, UnknownDetector, UsageError
 from detectors.model import (
     Completed,
     Digest,
@@ -58,6 +60,7 @@ __all__ = [
     "Detector",
     "Facts",
     "FileRule",
+    "Muting",
     "Registry",
     "Rule",
     "RuleGroup",
@@ -320,6 +323,10 @@ class RuleGroup(Detector):
         return tuple(sorted((*own, *(SUPPRESSION_RULES if self._heeds else ())), key=lambda r: r.id))
 
 
+Muting = Literal["configuration", "markers"]
+"""By what a tree may mute a tool: files that configure it, or comments in its sources."""
+
+
 class Tool(Detector):
     """
     A foreign program that analyses a batch of files in a shadow copy of the tree.
@@ -337,6 +344,14 @@ class Tool(Detector):
     files_per_batch: ClassVar[int] = 200
     start_s: ClassVar[float] = 0.5
     """Start-up of the program, for planning until there is a history."""
+    marks: ClassVar[re.Pattern[bytes] | None] = None
+    """What a file holds in which comments may mute the tool; None where it cannot be let hear them."""
+    heeds: ClassVar[tuple[str, ...]] = ()
+    """Base names of files of the tree that would configure the tool, and cannot make it run anything."""
+    hears: Muting | None = None
+    """What of the tree it obeys; nothing in a scan."""
+    obeyed: Mapping[str, bytes] = MappingProxyType({})
+    """Files of the tree that lie beside its sources under their own names; none in a scan."""
     speaks_for: ClassVar[str] = ""
     """The rule of the Power of Ten that its findings break, such as `P10-R10`; who suppresses it suppresses them."""
 
@@ -372,6 +387,26 @@ class Tool(Detector):
     def prepare(self, data: bytes) -> bytes:
         """Return the bytes that the tool is shown; for a tool whose own mute markers have no switch."""
         return data
+
+    def obeying(self, kind: Muting, files: Mapping[str, bytes] | None = None) -> Self:
+        """
+        Return the same tool as one that obeys the tree: to show what that would mute, and never in a scan.
+
+        Args:
+            kind: What it obeys.
+            files: Path to bytes of the files that configure it; only such as it `heeds`. Of none it is as it comes:
+                with its own defaults, and nothing that we configure.
+
+        Raises:
+            UsageError: It cannot be let, since that may run code of the tree, or nobody knows how.
+        """
+        odd = [path for path in files or {} if path.rpartition("/")[2] not in self.heeds]
+        if odd or (kind == "configuration" and not self.heeds) or (kind == "markers" and self.marks is None):
+            raise UsageError(f"{self.name} is not let obey the {kind} of a tree: {', '.join(odd) or 'nothing known'}")
+        other = copy.copy(self)
+        other.hears, other.obeyed = kind, MappingProxyType(dict(files or {}))
+        assert self.hears is None, "the tool itself obeys nothing"
+        return other
 
     def code_files(self) -> Iterable[Path]:
         """Return the wrapper's module, the sandbox, and every file of the tool's distribution."""

@@ -33,7 +33,7 @@ from detectors.memory_pressure import CGROUPS, read_memory
 from detectors.pool_metrics import MetricsBook, instrument, prometheus_text
 from detectors.ports import AccessPolicy, Action, AuditSink, installed_access_policy, installed_audit_sink
 from detectors.process_isolation import ProcessShelf
-from detectors.registration import MEMORY_BYTES, BreakerPolicy, Isolation, RetryPolicy, registration
+from detectors.registration import MEMORY_BYTES, BreakerPolicy, Isolation, Registration, RetryPolicy, registration
 from detectors.remote_execution import RemoteUnits
 from detectors.workload_optimizer import WorkloadOptimizer
 
@@ -212,6 +212,7 @@ class EnterpriseDetectorPool:
         path_in_key: bool = True,
         version: str | None = None,
         max_concurrent: int | None = None,
+        corpus: Iterable[tuple[tuple[Any, ...], Mapping[str, Any]]] = (),
     ) -> None:
         """
         Make a function known.
@@ -236,6 +237,7 @@ class EnterpriseDetectorPool:
             version: Says that its code, and all that it calls, is the same as in other processes with this version:
                 results may then be kept in `cache_folder`.
             max_concurrent: Of its chunks at once, at most.
+            corpus: (args, kwargs) of real work, each, on which `ComprehensiveBenchmark` measures it.
 
         Raises:
             UsageError: An argument that makes no sense, or two that exclude each other.
@@ -247,7 +249,7 @@ class EnterpriseDetectorPool:
             name, detector_func, config, config_schema, priority=priority, complexity_score=complexity_score,
             roles=frozenset(roles), isolation=isolation, timeout_s=timeout_s, memory_bytes=memory_bytes, retry=retry,
             breaker=breaker, cacheable=cacheable, path_in_key=path_in_key, max_concurrent=max_concurrent,
-            version=version,
+            version=version, corpus=corpus,
         )  # fmt: skip
         denial = self._denial("register", name, made.roles)
         if denial is not None:
@@ -258,6 +260,19 @@ class EnterpriseDetectorPool:
         with self._lock:
             self._known[name] = Known(made, guard)
         self._record("detector-registered", detector=name, isolation=isolation, roles=sorted(made.roles))
+
+    def registration_of(self, detector_name: str) -> Registration:
+        """
+        Return what is known of a detector.
+
+        Raises:
+            UnknownDetector: It is not registered.
+        """
+        with self._lock:
+            known = self._known.get(detector_name)
+        if known is None:
+            raise UnknownDetector(detector_name, self._near(detector_name))
+        return known.registration
 
     def execute_detector(self, detector_name: str, *args: Any, **kwargs: Any) -> DetectorResult:
         """

@@ -4,7 +4,9 @@ Every error the engine raises, as one tree:
     DetectorPoolError              exit 3
     ├── UsageError                 exit 2   wrong arguments or input
     │   ├── UnknownDetector
-    │   └── ConfigurationError
+    │   ├── ConfigurationError
+    │   ├── RepositoryUnusable
+    │   └── ImportUnusable
     ├── AccessDenied               exit 6   the access policy does not let this person do this
     ├── ExecutionError             exit 3   one execution of a pool has no value; found in its result, never raised
     │   ├── CircuitOpen
@@ -49,8 +51,10 @@ __all__ = [
     "ExecutionTimedOut",
     "ForeignError",
     "FormatTooNew",
+    "ImportUnusable",
     "IsolatedCrash",
     "NotTransferable",
+    "RepositoryUnusable",
     "SourceChanged",
     "StoreUnavailable",
     "ToolCrashed",
@@ -111,6 +115,24 @@ class UnknownDetector(UsageError):
 
 class ConfigurationError(UsageError):
     """A setting that is not known or not valid."""
+
+
+@told
+class RepositoryUnusable(UsageError):
+    """A git repository, or a commit of it, cannot be read."""
+
+    where: str
+    problem: str
+    message = "the repository of {where} cannot be used: {problem}"
+
+
+@told
+class ImportUnusable(UsageError):
+    """A file of another tool's results cannot be taken in; none of it is."""
+
+    file: str
+    problem: str
+    message = "{file} cannot be imported: {problem}"
 
 
 @told

@@ -61,7 +61,7 @@ def settle(
         place = (finding.rule, path, finding.context)
         fingerprint = _fingerprint(*place, seen[place])
         seen[place] += 1
-        state = "none" if baseline is None else baseline.state(fingerprint)
+        state = "none" if baseline is None else baseline.state(fingerprint, suppressed=finding.suppression is not None)
         located.append(LocatedFinding(path, detector, finding, fingerprint, state))  # type: ignore[arg-type]
     located.sort(key=sort_key)
     if baseline is None:
@@ -131,11 +131,16 @@ class Baseline:
     """
     The findings of an earlier run, by fingerprint.
 
-    Raises:
-        UsageError: The file cannot be read, or is no output of `scan --json`.
+    Args:
+        found: As `as_json` shows them.
     """
 
-    def __init__(self, file: Path) -> None:
+    def __init__(self, found: Iterable[dict[str, object]]) -> None:
+        self._known = {str(entry.get("fingerprint", "")): entry for entry in found}
+
+    @classmethod
+    def read(cls, file: Path) -> Baseline:
+        """Return that of a file; raises UsageError for one that cannot be read, or is no output of `scan --json`."""
         try:
             if file.stat().st_size > MAX_BASELINE_BYTES:
                 raise UsageError(f"the baseline {file} is larger than {MAX_BASELINE_BYTES} bytes")
@@ -146,11 +151,14 @@ class Baseline:
             raise UsageError(
                 f"{file} is no baseline ({problem}); make one with: detector-pool scan --json"
             ) from problem
-        self._known = {str(entry.get("fingerprint", "")): entry for entry in content.findings}
+        return cls(content.findings)
 
-    def state(self, fingerprint: str) -> str:
-        """Return `unchanged` for a finding that the baseline has, else `new`."""
-        return "unchanged" if fingerprint in self._known else "new"
+    def state(self, fingerprint: str, *, suppressed: bool = False) -> str:
+        """Return `unchanged` for a finding that the baseline has, else `new`; also `new` once its excuse is gone."""
+        known = self._known.get(fingerprint)
+        if known is None or (known.get("suppressed") is True and not suppressed):
+            return "new"
+        return "unchanged"
 
     def absent(self, present: Iterable[str]) -> tuple[dict[str, object], ...]:
         """Return the baseline's findings that are not among `present`, in the baseline's order."""

@@ -19,16 +19,22 @@ __all__ = [
     "CanaryCount",
     "CanaryRecord",
     "Completed",
+    "DeadlineRecord",
     "DetectorRecord",
     "Digest",
     "Excluded",
     "FileReport",
     "Finding",
     "FunctionSpan",
+    "ImportRecord",
+    "Imported",
     "Language",
     "Level",
     "LocatedFinding",
     "Marker",
+    "MutedFinding",
+    "MutingEffect",
+    "Narrowed",
     "NotAnalysed",
     "Outcome",
     "QualificationRecord",
@@ -38,6 +44,7 @@ __all__ = [
     "Root",
     "RuleRecord",
     "RunRecord",
+    "SinceRecord",
     "SourceFile",
     "Suppression",
     "TableCheck",
@@ -60,6 +67,7 @@ Reason = Literal[
     "changed",
     "crashed",
     "header-missing",
+    "not-reached",
     "not-reported",
     "parse-error",
     "special-file",
@@ -73,7 +81,7 @@ Reason = Literal[
 """Why a file has no result. Closed, so that a report can count every case."""
 
 
-class Region(msgspec.Struct, frozen=True, order=True):
+class Region(msgspec.Struct, frozen=True, gc=False, order=True):
     """Where in a file: lines and columns from 1, columns in Unicode code points, the end column exclusive."""
 
     start_line: int
@@ -103,7 +111,7 @@ class Suppression(msgspec.Struct, frozen=True):
     """Such as `2027-01-31`; empty for no end."""
 
 
-class Marker(msgspec.Struct, frozen=True, array_like=True):
+class Marker(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """A comment that asks for silence about rules of ours; see `detectors.suppressions`."""
 
     line: int
@@ -121,7 +129,7 @@ class Marker(msgspec.Struct, frozen=True, array_like=True):
     """Why it has no effect; empty for a good one."""
 
 
-class Finding(msgspec.Struct, frozen=True):
+class Finding(msgspec.Struct, frozen=True, gc=False):
     """What a detector says of one place in a file (SARIF *result*); it does not know the file's path."""
 
     rule: str
@@ -154,6 +162,8 @@ class Root(msgspec.Struct, frozen=True):
     """Stands before each path of this root when there are several; else empty."""
     path: str
     """Absolute path on the machine of the run."""
+    listed: bool = False
+    """Whether only files that were named are looked at, and not the folder."""
 
 
 class SourceFile(msgspec.Struct, frozen=True):
@@ -286,6 +296,44 @@ class BatchRecord(msgspec.Struct, frozen=True):
     seconds: float
     predicted_s: float
     files: int
+    low_s: float = 0.0
+    high_s: float = 0.0
+    """The interval of 90 % that was stated for its seconds before it began; both 0 where none was."""
+    ended: bool = False
+    """Whether a deadline ended it: its seconds are those until then, and it gave no answer."""
+
+
+class DeadlineRecord(msgspec.Struct, frozen=True):
+    """What a run was given in time; what it did not reach is *not analysed* for the reason `not-reached`."""
+
+    limit_s: float
+    """From the start of the scan."""
+    reserved_s: float
+    """Of it, what was kept free of batches, for all that comes after them."""
+
+
+class MutedFinding(msgspec.Struct, frozen=True, array_like=True, order=True):
+    """A finding of this run that would not be there if the tree had its way."""
+
+    path: str
+    line: int
+    rule: str
+
+
+class MutingEffect(msgspec.Struct, frozen=True, order=True):
+    """What one kind of muting thing in the tree would have done to one detector."""
+
+    kind: Literal["configuration", "ignore-files", "markers"]
+    detector: str
+    """Empty for ignore files, which hide from all."""
+    things: tuple[str, ...]
+    """Files of the tree; of ignore files the line that hides, such as `.gitignore:3: *.o`."""
+    state: Literal["shown", "never-run", "not-shown"]
+    """`never-run`: it can execute code of the tree. `not-shown`: there is no run that would show it."""
+    told: str = ""
+    """Why it was not shown."""
+    muted: tuple[MutedFinding, ...] = ()
+    """Findings that are gone where the tree is obeyed."""
 
 
 class CanaryCount(msgspec.Struct, frozen=True, order=True):
@@ -360,6 +408,59 @@ class QualificationRecord(msgspec.Struct, frozen=True):
     """Why it is not qualified."""
 
 
+class Narrowed(msgspec.Struct, frozen=True, order=True):
+    """A detector that looked at some files only."""
+
+    detector: str
+    paths: tuple[str, ...]
+    """All at which it had to look, whatever their language; sorted."""
+
+
+class SinceRecord(msgspec.Struct, frozen=True):
+    """The commit that a run was held against; see `detectors.changes`."""
+
+    ref: str
+    """As it was asked for."""
+    commit: str
+    """The newest commit that it has in common with the one that is checked out."""
+    touched: tuple[str, ...]
+    """Files that are new or have other bytes; sorted."""
+    narrowed: tuple[Narrowed, ...]
+    """Detectors that did not look at every file, sorted; the others did."""
+
+    def excludes(self) -> dict[str, frozenset[str]]:
+        """Return, by detector that was narrowed, the files at which it looked."""
+        return {one.detector: frozenset(one.paths) for one in self.narrowed}
+
+
+class ImportRecord(msgspec.Struct, frozen=True):
+    """One SARIF run of another tool that was taken in; see `detectors.sarif_import`."""
+
+    detector: str
+    """Under which its findings stand: `import:` and the tool's name."""
+    file: str
+    digest: Digest
+    """Of the whole file."""
+    results: int
+    """That it has."""
+    findings: int
+    """Of them, findings of this run."""
+    passed: int
+    """The others: results that say that nothing is wrong (`kind` is not `fail`), or that it is gone (`absent`)."""
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """What was taken in of other tools' results, of all files; see `detectors.sarif_import`."""
+
+    findings: tuple[tuple[str, str, Finding], ...] = ()
+    """(report path, detector, finding), as `findings.settle` takes them."""
+    known: frozenset[tuple[str, str, Finding]] = frozenset()
+    """Those of which the tool itself says that they are not new."""
+    detectors: tuple[DetectorRecord, ...] = ()
+    """One for each tool; they know no language, since what they looked at is not known."""
+    records: tuple[ImportRecord, ...] = ()
+
+
 class TableCheck(msgspec.Struct, frozen=True):
     """What validating one table of a run showed."""
 
@@ -416,6 +517,14 @@ class RunRecord(msgspec.Struct, frozen=True):
     """One for each detector, where statements were given."""
     canaries: CanaryRecord | None = None
     """None for a run without canaries."""
+    deadline: DeadlineRecord | None = None
+    """None for a run without one."""
+    effects: tuple[MutingEffect, ...] | None = None
+    """What the tree would have muted, where that was asked for; None where it was not."""
+    since: SinceRecord | None = None
+    """None for a run that looked at everything."""
+    imports: tuple[ImportRecord, ...] = ()
+    """What other tools had found, and was taken in."""
 
     def __post_init__(self) -> None:
         """Hold the record against itself; raises ValueError, also where one is read that somebody else wrote."""
@@ -425,5 +534,8 @@ class RunRecord(msgspec.Struct, frozen=True):
             raise ValueError(f"a run of {self.planned} planned units is not whole with {len(self.units)}")
         if not self.whole and not self.problems:
             raise ValueError("a run that is not whole says why")
+        unreached = any(entry.reason == "not-reached" for entry in self.not_analysed)
+        if unreached and (self.whole or self.deadline is None):
+            raise ValueError("what was not reached was left by a deadline, and such a run is not whole")
         if not self.seconds >= 0 or self.workers < 1:
             raise ValueError(f"{self.seconds} seconds of {self.workers} workers make no run")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import inspect
+import math
 import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -27,14 +29,18 @@ __all__ = [
     "Alert",
     "AlertSink",
     "AuditSink",
+    "Claim",
     "ClusterKind",
+    "Figure",
     "KnowsCaller",
     "Observe",
     "Progress",
     "RunObserver",
     "StoreKind",
+    "Workplace",
     "installed_access_policy",
     "installed_audit_sink",
+    "installed_claims",
     "installed_observers",
     "open_cluster",
     "open_store",
@@ -187,6 +193,76 @@ class AlertSink(Protocol):
     def send(self, alert: Alert) -> None:
         """Deliver one alert."""
         ...
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """One measured value beside its aim; whether it holds is worked out from them, never said by who measured."""
+
+    what: str
+    value: float
+    unit: str
+    aim: float
+    rule: Literal["at least", "at most"]
+    sample: int
+    """Of how many measurements or trials the value is."""
+    low: float | None = None
+    high: float | None = None
+    """Its 95 % interval, where it is an estimate."""
+    method: str = ""
+
+    @property
+    def held(self) -> bool:
+        """Whether the aim is met, by the end of the interval that is worse."""
+        worse = self.low if self.rule == "at least" else self.high
+        decisive = self.value if worse is None else worse
+        if self.sample < 1 or not math.isfinite(decisive):
+            return False
+        return decisive >= self.aim if self.rule == "at least" else decisive <= self.aim
+
+
+class Workplace(msgspec.Struct, frozen=True):
+    """Where and on what a claim is tried."""
+
+    folder: Path
+    """Empty, for whatever is written."""
+    sources: tuple[Path, ...]
+    """Folders of real C and Python."""
+    workers: int
+    files: int
+    """How many of them are worked on, at most."""
+    side_s: float
+    """Seconds that one side of a timed pair shall take."""
+    pairs: int
+    """Timed pairs, fixed beforehand."""
+    cache: Path | None = None
+    """Folder of a result cache that outlives the run; `None` for none."""
+
+
+@runtime_checkable
+class Claim(Protocol):
+    """Something that this project says of itself, and can be seen to fail."""
+
+    part: ClassVar[str]
+    """One of `validation_demo.PARTS`."""
+    title: ClassVar[str]
+
+    def measure(self, workplace: Workplace) -> Iterator[Figure]:
+        """Try the product on real work and yield what was measured; whatever this raises counts as not held."""
+        ...
+
+
+def installed_claims() -> tuple[Claim, ...]:
+    """
+    Return the claims named by the entry points `detector_pool.claims`, by part and title.
+
+    Raises:
+        ConfigurationError: None is installed, which would look as if all held.
+    """
+    classes = _classes(importlib.metadata.entry_points(group="detector_pool.claims"), ("measure",))
+    found: list[Claim] = sorted((cls() for cls in classes), key=lambda claim: (claim.part, claim.title))
+    if not found:
+        raise ConfigurationError("no claims are installed (entry points detector_pool.claims); install the project")
+    return tuple(found)
 
 
 def installed_access_policy() -> AccessPolicy | None:

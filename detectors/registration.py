@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import math
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -55,6 +55,8 @@ class Registration(msgspec.Struct, frozen=True):
     """32 bytes that hold across processes; `None`: results stay in memory."""
     transferable: bytes | None
     """The function, pickled by value where it must be; `None` for isolation in a thread."""
+    corpus: tuple[tuple[tuple[Any, ...], Mapping[str, Any]], ...] = ()
+    """(args, kwargs) of real work, each, on which it may be measured."""
 
 
 def registration(  # p10: ignore[R10] what register_detector takes by the maintainers
@@ -75,6 +77,7 @@ def registration(  # p10: ignore[R10] what register_detector takes by the mainta
     path_in_key: bool,
     max_concurrent: int | None,
     version: str | None,
+    corpus: Iterable[tuple[tuple[Any, ...], Mapping[str, Any]]] = (),
 ) -> Registration:
     """
     Check a registration and make it final; see `EnterpriseDetectorPool.register_detector` for the arguments.
@@ -103,13 +106,16 @@ def registration(  # p10: ignore[R10] what register_detector takes by the mainta
         raise UsageError(f"max_concurrent of {name!r} must be at least 1, not {max_concurrent}")
     if memory_bytes < 1 << 20:
         raise UsageError(f"memory_bytes of {name!r} must be at least a megabyte, not {memory_bytes}")
+    inputs = tuple(corpus)
+    if not all(isinstance(one, tuple) and len(one) == 2 and isinstance(one[1], Mapping) for one in inputs):
+        raise UsageError(f"the corpus of {name!r} is of (args, kwargs), each")
     checked = _configured(name, config or {}, config_schema)
     own = _stored_identity(function, checked, version) if version is not None else None
     assert own is None or len(own) == IDENTITY_BYTES, "it is a key over content"
     return Registration(
         name, function, checked, priority, complexity_score, frozenset(roles), isolation, timeout_s, memory_bytes,
         retry, breaker, cacheable, path_in_key, max_concurrent, _fresh_identity(name), own,
-        _pickled(name, function) if isolation != "thread" else None,
+        _pickled(name, function) if isolation != "thread" else None, inputs,
     )  # fmt: skip
 
 

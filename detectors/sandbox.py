@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -47,8 +48,10 @@ __all__ = [
     "Limits",
     "ShadowTree",
     "analyse_in_context",
+    "analyse_obeying",
     "analyse_with_tool",
     "end_all",
+    "lies_plainly",
     "network_isolated",
     "run",
     "safe_name",
@@ -59,6 +62,7 @@ Answers = dict[str, FileReport | NotAnalysed]
 ARGUMENT_BYTES = 96 << 10
 """For the file names of one command: the kernel's 128 KiB a string and pre-commit's cap, less room for options."""
 PLAIN_COMPONENT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,120}\Z")
+PLAIN_NAME = re.compile(r"\.?[A-Za-z0-9_][A-Za-z0-9_.+-]{0,120}\Z")
 CONFIGURATION = frozenset(
     {
         "compile_commands.json",
@@ -126,7 +130,9 @@ def end_all() -> None:
     _RUNNING.end()
 
 
-def run(tool_name: str, argv: Sequence[str], cwd: Path, limits: Limits, n_files: int) -> Completed:
+def run(  # noqa: PLR0917  # p10: ignore[R10] what one process is: program, place, bounds, input by the maintainers
+    tool_name: str, argv: Sequence[str], cwd: Path, limits: Limits, n_files: int, given: bytes = b""
+) -> Completed:
     """
     Run a foreign program to its end.
 
@@ -136,6 +142,7 @@ def run(tool_name: str, argv: Sequence[str], cwd: Path, limits: Limits, n_files:
         cwd: Working directory; its parent is the scratch folder that holds home, temporary files and output.
         limits: What it may use.
         n_files: Size of the batch, for messages.
+        given: Its standard input.
 
     Raises:
         ToolMissing: The program does not exist.
@@ -145,15 +152,16 @@ def run(tool_name: str, argv: Sequence[str], cwd: Path, limits: Limits, n_files:
     scratch = cwd.parent
     for name in ("home", "tmp"):
         (scratch / name).mkdir(exist_ok=True, mode=0o700)
-    out, err = scratch / "stdout", scratch / "stderr"
+    out, err, source = scratch / "stdout", scratch / "stderr", scratch / "stdin"
+    source.write_bytes(given)
     clock = time.perf_counter()
-    with out.open("wb") as stdout, err.open("wb") as stderr:
+    with out.open("wb") as stdout, err.open("wb") as stderr, source.open("rb") as stdin:
         try:
             process = subprocess.Popen(
                 [*_prefix(limits), *argv],
                 cwd=cwd,
                 env=_environment(scratch),
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
                 start_new_session=True,
@@ -214,10 +222,13 @@ class ShadowTree:
 
     Args:
         sources: Report path to bytes.
+        obeyed: The same of files that a tool shall find under their own names, where it is let obey the tree.
     """
 
-    def __init__(self, sources: Mapping[str, bytes]) -> None:
-        self._sources = {safe_name(path): data for path, data in sources.items()}
+    def __init__(self, sources: Mapping[str, bytes], obeyed: Mapping[str, bytes] = MappingProxyType({})) -> None:
+        own = {safe_name(path): data for path, data in sources.items()}
+        self._sources = {**obeyed, **own}
+        assert all(lies_plainly(path) for path in obeyed), "they are checked before, and lie below the folder"
         self.paths = {safe_name(path): path for path in sources}
         """Safe name to report path."""
         assert len(self.paths) == len(sources), "two paths share a safe name"
@@ -281,6 +292,32 @@ def analyse_with_tool(
     return _halving(tool, [(Context(), list(batch)) for batch in _argument_batches(sources)], once, breaker)
 
 
+def lies_plainly(path: str) -> bool:
+    """Tell whether a file of the tree may lie in a shadow tree under its own name, whatever that is."""
+    *folders, name = path.split("/")
+    return len(path) <= 400 and all(map(PLAIN_COMPONENT.match, folders)) and bool(PLAIN_NAME.match(name))
+
+
+def analyse_obeying(tool: Tool, sources: Mapping[str, bytes]) -> dict[str, FileReport | NotAnalysed]:
+    """
+    Run a tool that is let obey its tree (`Tool.obeying`) on files; nothing is divided, and nothing tried again.
+
+    Args:
+        tool: One that reads no closures.
+        sources: Report path to bytes.
+
+    Raises:
+        ToolError: It failed.
+        DetectorWroteFiles: It changed its files.
+    """
+    assert tool.hears is not None, "who obeys nothing is run as in any scan"
+    answers: Answers = {}
+    for batch in _argument_batches(sources):
+        answers |= _analyse_once(tool, batch, Watch(tool.name, ()))
+    assert answers.keys() == sources.keys(), "each file has an answer"
+    return answers
+
+
 def analyse_in_context(
     tool: ClosureTool,
     sources: Mapping[str, bytes],
@@ -341,8 +378,9 @@ def _halving(
     breaker = breaker or Breaker(BreakerPolicy())
     generation = _RUNNING.ended
     answers: Answers = {}
-    # Each failure halves a run, so no more than twice as many as files can ever be needed.
-    for _ in range(sum(2 * len(paths) + 1 for _, paths in runs)):
+    killed: set[str] = set()
+    # Each failure halves a run or is a file's only second try: no more than three times as many as files are needed.
+    for _ in range(sum(3 * len(paths) + 1 for _, paths in runs)):
         if not runs:
             break
         if breaker.admit() is not None:
@@ -362,13 +400,20 @@ def _halving(
                 raise
             # The files are untrusted: a row of failures is the tool's own if it fails on a harmless file, too.
             breaker.record(failed=not breaker.would_open() or not _works(tool, generation))
-            if len(paths) == 1:
+            if len(paths) == 1 and _killed(problem) and paths[0] not in killed:
+                killed.add(paths[0])  # from outside, most likely: the memory ran out, or somebody ended it
+                runs.append((context, paths))
+            elif len(paths) == 1:
                 answers[paths[0]] = NotAnalysed(paths[0], tool.name, _reason(problem), _told(problem))
             else:
                 middle = len(paths) // 2
                 runs += [(context, paths[:middle]), (context, paths[middle:])]
     assert not runs, "a run was neither finished nor given up"
     return answers
+
+
+def _killed(problem: ToolError) -> bool:
+    return isinstance(problem, ToolCrashed) and problem.exit_code_seen == -signal.SIGKILL
 
 
 def _alone(tool: ClosureTool, shadow: ShadowTree, canaries: Mapping[str, bytes]) -> Answers:
@@ -452,7 +497,7 @@ def _analyse_once(tool: Tool, files: Mapping[str, bytes], watch: Watch) -> dict[
     sources = {**files, **watch.sources()}
     assert len(sources) == len(files) + len(watch.canaries), "no file has the name of a canary, which none can know"
     prepared = {path: tool.prepare(data) for path, data in sources.items()}
-    with ShadowTree(prepared) as shadow:
+    with ShadowTree(prepared, tool.obeyed) as shadow:
         names = sorted(shadow.paths)
         completed = run(tool.name, tool.command(names), shadow.folder, _limits(tool), len(names))
         changed = shadow.changed()

@@ -359,14 +359,14 @@ def _roots(folders: list[str], files: list[str]) -> tuple[Root, ...]:
         parents = [os.path.dirname(file) for file in files]
         places.append(os.path.commonpath(parents))
     if len(places) == 1:
-        return (Root("", places[0]),)
+        return (Root("", places[0], bool(files)),)
     roots: list[Root] = []
     labels: set[str] = set()
     for place in places:
         stem = report_path(os.fsencode(os.path.basename(place)), "") or "root"
         label = next(f"{stem}{tail}" for tail in _tails(len(places)) if f"{stem}{tail}" not in labels)
         labels.add(label)
-        roots.append(Root(label, place))
+        roots.append(Root(label, place, bool(files) and len(roots) == len(folders)))
     return tuple(roots)
 
 

@@ -100,7 +100,7 @@ class TreeClosures:
             if kind == "imports":
                 found = ImportClosures(units, refer).of_all(units)
             else:
-                roots = [root.label for root in self._snapshot.roots]
+                roots = list(dict.fromkeys(root.label for root in self._snapshot.roots))
                 includes = IncludeClosures(self._files, roots, refer, self._commands(), self._folders)
                 found = includes.of_all(units)
                 self._system = includes.system

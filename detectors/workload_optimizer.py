@@ -34,7 +34,7 @@ from detectors.model import Analysed, Outcome, SourceFile
 from detectors.rule_settings import RuleSettings
 from detectors.topology import read_topology
 
-__all__ = ["Allocation", "Batch", "BatchLimits", "WorkloadOptimizer"]
+__all__ = ["Allocation", "Batch", "BatchLimits", "Risk", "WorkloadOptimizer"]
 
 TARGET_S = (0.5, 30.0)
 """Shorter batches cost more in hand-over than they win in balance; longer ones leave too much to lose."""
@@ -42,6 +42,7 @@ SHARE_A_WORKER = 3
 FILE_SHARES = 2
 LOST = 1 / 6
 """Of a batch's length at the end of a run: less than half, since shorter batches, of other detectors too, come last."""
+SHARES_OF_A_DEADLINE = 8
 OUTLIERS_FROM = 5
 OUTLYING, OUTLYING_S = 8.0, 0.5
 """Times the median rate of its batch, and seconds beyond, from which a file is one of its own."""
@@ -69,6 +70,9 @@ class Batch(msgspec.Struct, frozen=True):
     """Whether the files' seconds are shares of one process, and not measured one by one."""
     canary: str = ""
     """Of which its canaries are made; empty for none."""
+    low_s: float = 0.0
+    high_s: float = 0.0
+    """The interval of 90 % that is stated for its seconds; both 0 before one is."""
 
 
 class BatchLimits(msgspec.Struct, frozen=True):
@@ -77,6 +81,20 @@ class BatchLimits(msgspec.Struct, frozen=True):
     files: int = 1_000
     start_s: float = 0.0
     """Start-up of the detector, paid once a batch; believed until it is learnt."""
+
+
+class Risk(msgspec.Struct, frozen=True):
+    """What is to be done first in a run that may end before all is done."""
+
+    within_s: float
+    """How long it is."""
+    order: dict[str, tuple[bool, float]]
+    """By report path: whether nothing changed since it was last answered, and less the findings there were."""
+
+    def parts(self, one: SourceFile, other: SourceFile) -> bool:
+        """Tell whether two files may not share a batch: what is unchanged must not wait for nor hold up what is not."""
+        assert {one.path, other.path} <= self.order.keys(), "each planned file has a risk"
+        return self.order[one.path][0] != self.order[other.path][0]
 
 
 class Allocation(msgspec.Struct, frozen=True):
@@ -238,8 +256,43 @@ class WorkloadOptimizer:
                 history.learn()
                 self._remember_files(history, batch, answers, spent[name] + rest_s)
 
+    def predict_batch(self, batch: Batch) -> Prediction:
+        """Return the seconds expected of a batch as planned, with the sums of its detectors' bounds."""
+        with self._lock:
+            said = []
+            for name in batch.detectors:
+                history = self._history(name)
+                history.learn()
+                known = (history.model.surprise_s(file.path, file.size_bytes) for file in batch.files)
+                said.append(history.model.predict(_features_of(batch.files), sum(known)))
+        assert said, "somebody looks at the files"
+        return Prediction(*(sum(column) for column in zip(*map(msgspec.structs.astuple, said), strict=True)))
+
+    def predict_call(self, detector_name: str, files: Sequence[SourceFile], start_s: float) -> Prediction:
+        """
+        Return the seconds expected of something else that is learnt by `observe` from files of no language.
+
+        Args:
+            detector_name: Known or not.
+            files: That it is about.
+            start_s: Believed of its beginning until it is learnt.
+        """
+        size_bytes = sum(file.size_bytes for file in files)
+        with self._lock:
+            history = self._history(detector_name)
+            history.model.expect_start(start_s)
+            history.learn()
+            return history.model.predict(work_features(size_bytes, None, None, len(files), 1))
+
     def plan(
-        self, stage: str, detectors: Sequence[str], files: Iterable[SourceFile], workers: int, limits: BatchLimits
+        self,
+        stage: str,
+        detectors: Sequence[str],
+        files: Iterable[SourceFile],
+        workers: int,
+        limits: BatchLimits,
+        *,
+        risk: Risk | None = None,
     ) -> tuple[Batch, ...]:
         """
         Make the batches of one stage.
@@ -250,11 +303,16 @@ class WorkloadOptimizer:
             files: The misses, in any order; the same set gives the same batches.
             workers: How many run at once.
             limits: What the detector bears.
+            risk: Of a run that may end before all is done; without one, all is done, and order is a matter of balance.
 
         Returns:
-            Batches, longest first; together they hold each file once.
+            Batches, longest first, or riskiest first; together they hold each file once.
         """
         weighed, start_s = self._weighed(detectors, files, limits)
+        if risk is None:
+            weighed.sort(key=lambda pair: (-pair[0], pair[1].path))
+        else:
+            weighed.sort(key=lambda pair: (risk.order[pair[1].path], pair[0], pair[1].path))
         remaining_s = sum(seconds for seconds, _ in weighed)
         one_process = limits.start_s > 0
         batches: list[Batch] = []
@@ -266,17 +324,21 @@ class WorkloadOptimizer:
         least_s = min(least_s, remaining_s / max(workers, 1))
         # Small files are predicted worst: no worker gets more than its share of them, whatever they are said to take.
         most = min(limits.files, max(1, math.ceil(len(weighed) / (FILE_SHARES * max(workers, 1)))))
-        goal_s = _goal(remaining_s, workers, least_s)
+        longest_s = math.inf if risk is None else self._longest_s(detectors, risk, start_s)
+        goal_s = min(_goal(remaining_s, workers, least_s), longest_s)
         for seconds, file in weighed:
-            if current and (current_s + seconds > goal_s or len(current) >= most):
+            full = current_s + seconds > goal_s or len(current) >= most
+            if current and (full or (risk is not None and risk.parts(current[0], file))):
                 batches.append(_batch(stage, detectors, current, current_s + start_s, one_process))
                 remaining_s -= current_s
-                goal_s = _goal(remaining_s, workers, least_s)
+                goal_s = min(_goal(remaining_s, workers, least_s), longest_s)
                 current, current_s = [], 0.0
             current.append(file)
             current_s += seconds
         if current:
             batches.append(_batch(stage, detectors, current, current_s + start_s, one_process))
+        if risk is not None:
+            return tuple(batches)
         return tuple(sorted(batches, key=lambda batch: (-batch.predicted_s, batch.name)))
 
     def optimize_allocation(
@@ -368,6 +430,14 @@ class WorkloadOptimizer:
             history = self._histories[detector_name] = DetectorHistory(score, None, self._controller.observe)
         return history
 
+    def _longest_s(self, detectors: Sequence[str], risk: Risk, start_s: float) -> float:
+        """Return how long a batch may be that must fit into a run that ends; a start takes at most half of it."""
+        assert risk.within_s > 0, "a run takes time"
+        with self._lock:
+            known = all(self._history(name).known for name in detectors)
+        # A guess may be wrong by orders: what is not known is tried in small.
+        return max(risk.within_s / SHARES_OF_A_DEADLINE if known else TARGET_S[0], start_s)
+
     def _call_s(self, detector_name: str) -> float:
         history = self._history(detector_name)
         history.learn()
@@ -376,7 +446,7 @@ class WorkloadOptimizer:
     def _weighed(
         self, detectors: Sequence[str], files: Iterable[SourceFile], limits: BatchLimits
     ) -> tuple[list[tuple[float, SourceFile]], float]:
-        """Return the files with their seconds over all detectors, longest first, and the start-up of a batch."""
+        """Return the files with their seconds over all detectors, and the start-up of a batch."""
         with self._lock:
             histories = [self._history(name) for name in detectors]
             for history in histories:
@@ -398,7 +468,6 @@ class WorkloadOptimizer:
                     if model.remembers(file.path):
                         seconds += model.surprise_s(file.path, file.size_bytes)
                 weighed.append((max(seconds, 1e-6), file))
-        weighed.sort(key=lambda pair: (-pair[0], pair[1].path))
         return weighed, start_s
 
     def _remember_files(

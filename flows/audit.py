@@ -71,7 +71,7 @@ class IntegrityFailed(DetectorPoolError):
         return "integrity is not what it must be: " + ("; ".join(bad[:5]) or "there was nothing to verify")
 
 
-@task(name="verify-ledger", tags=["audit"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="verify-ledger", cache_policy=NO_CACHE, persist_result=False)
 def verify_ledger(folder: Path, public_key: Path | None, checkpoint: Path | None) -> Verdict:
     """Verify every byte of the ledger."""
     from compliance.ledger_verify import verify
@@ -82,7 +82,7 @@ def verify_ledger(folder: Path, public_key: Path | None, checkpoint: Path | None
     return verdict
 
 
-@task(name="verify-evidence", tags=["audit"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="verify-evidence", cache_policy=NO_CACHE, persist_result=False)
 def verify_evidence(folder: Path, public_key: Path | None) -> Verified:
     """Verify one run's evidence as an auditor would."""
     from compliance.evidence import verify
@@ -94,7 +94,7 @@ def verify_evidence(folder: Path, public_key: Path | None) -> Verified:
     return Verified(str(folder), verdict.ok, verdict.anchored, "; ".join(bad[:5]))
 
 
-@task(name="compare-runs", tags=["audit"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="compare-runs", cache_policy=NO_CACHE, persist_result=False)
 def compare_runs(ledger: Path, evidence: Path, last: int) -> list[Verified]:
     """Hold the last runs that the ledger attests against the folders of evidence; return those without one."""
     from compliance.attested_runs import attested_runs, missing_evidence
@@ -106,7 +106,34 @@ def compare_runs(ledger: Path, evidence: Path, last: int) -> list[Verified]:
     return [Verified(f"run {run}", ok=False, anchored=False, problem=problem) for run, problem in missing.items()]
 
 
-@task(name="publish", tags=["audit"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="look-for-unfinished-runs", cache_policy=NO_CACHE, persist_result=False)
+def unfinished(evidence: Path, last: int, public_key: Path | None) -> list[Verified]:
+    """
+    Return what is stated of runs that left no evidence.
+
+    One that says what ended it is told; one that says that it goes on, and whose process is gone, does not hold.
+    """
+    from compliance.errors import EvidenceError
+    from compliance.signing import VerifyingKey
+    from compliance.unfinished_runs import read, unfinished_runs
+
+    trusted = None if public_key is None else VerifyingKey.load(public_key)
+    found: list[Verified] = []
+    for file in unfinished_runs(evidence)[-last:]:
+        try:
+            said = read(file, trusted)
+        except EvidenceError as problem:
+            found.append(Verified(str(file), ok=False, anchored=False, problem=str(problem)))
+            continue
+        if said.outcome != "running" or said.alive is False:
+            holds = said.outcome != "running"
+            found.append(Verified(str(file), ok=holds, anchored=trusted is not None, problem=said.told))
+    assert len(found) <= last, "no more than were looked for"
+    get_run_logger().info("%d runs in %s that did not finish", len(found), evidence)
+    return found
+
+
+@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(report: AuditReport) -> None:
     """Make the artifacts: a table of what was verified, and a summary."""
     rows = [msgspec.structs.asdict(one) for one in report.verified[:ROWS]]
@@ -169,7 +196,10 @@ def audit_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a paramete
         # A damaged ledger says of no run that it was; that it is damaged is what counts then.
         missing = compare_runs(Path(ledger), Path(evidence), last) if ledger and verdict and verdict.ok else []
         verified += missing
-        verified += [verify_evidence(folder, key) for folder in _newest(Path(evidence), last, needed=not missing)]
+        begun = unfinished(Path(evidence), last, key)
+        needed = not missing and not begun
+        verified += [verify_evidence(folder, key) for folder in _newest(Path(evidence), last, needed=needed)]
+        verified += begun
     report = AuditReport(verdict, tuple(verified))
     # Quoted, so that Prefect does not walk through it in search of futures.
     quoted: Any = quote(report)

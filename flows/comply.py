@@ -41,7 +41,7 @@ class NotCompliant(DetectorPoolError):
         self.report, self.problems = report, problems
 
 
-@task(name="power-of-ten", tags=["compliance"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="power-of-ten", cache_policy=NO_CACHE, persist_result=False)
 def score(options: ScanOptions, progress: Progress | None) -> tuple[Score, RunRecord]:
     """Scan and score the trees."""
     scored, run = DefenseComplianceMonitor().validate_power_of_ten(options, progress)
@@ -51,7 +51,7 @@ def score(options: ScanOptions, progress: Progress | None) -> tuple[Score, RunRe
     return scored, run
 
 
-@task(name="controls", tags=["compliance"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="controls", cache_policy=NO_CACHE, persist_result=False)
 def controls(ledger: Path | None) -> tuple[ControlResult, ...]:
     """Try the operational controls."""
     results = DefenseComplianceMonitor(ledger=ledger).validate_controls()
@@ -62,7 +62,7 @@ def controls(ledger: Path | None) -> tuple[ControlResult, ...]:
     return results
 
 
-@task(name="publish", tags=["compliance"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(report: ComplianceReport, problems: tuple[str, ...]) -> None:
     """Make the artifacts: a table by rule, a table by control, a summary."""
     rules = [

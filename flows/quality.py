@@ -50,7 +50,7 @@ def require(record: RunRecord) -> None:
         raise NotValid(record, str(problem)) from problem
 
 
-@task(name="validate", tags=["quality"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="validate", cache_policy=NO_CACHE, persist_result=False)
 def validate(record: RunRecord, docs: Path | None) -> RunRecord:
     """
     Return the record with what validating its tables showed; the flow judges it once the evidence is written.

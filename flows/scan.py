@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import dataclasses
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,13 +20,15 @@ from compliance.identity import state_folder
 from compliance.judged_runs import judged
 from compliance.run_trail import LedgerPlace, RunTrail, own_ledger
 from compliance.signing import SigningKey
-from detectors.errors import DetectorPoolError
+from compliance.unfinished_runs import Mark
+from detectors.errors import DetectorPoolError, UsageError
 from detectors.model import RunRecord
 from detectors.ports import Progress
 from detectors.rule_settings import settings_from
 from detectors.scan import Scan, ScanOptions
 from flows import quality, stages
 from flows.admission import admit_run
+from flows.endings import limited, record_cancellation, record_crash, taken_passphrase, this_run
 
 __all__ = ["NotWhole", "run_scan_flow", "scan_flow"]
 
@@ -71,6 +72,8 @@ _CALLER: contextvars.ContextVar[_Caller] = contextvars.ContextVar("caller")
     task_runner=ThreadPoolTaskRunner(max_workers=STAGES_AT_ONCE),  # type: ignore[arg-type]  # its type is generic in what tasks return
     persist_result=False,
     validate_parameters=True,
+    on_cancellation=[record_cancellation],
+    on_crashed=[record_crash],
 )
 def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter by the maintainers
     paths: Annotated[list[str], Field(min_length=1)],
@@ -95,6 +98,12 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
     waivers: str | None = None,
     qualifications: str | None = None,
     qualification_key: str | None = None,
+    deadline_s: Annotated[float | None, Field(gt=0)] = None,
+    show_effect: bool = False,
+    since: str | None = None,
+    imports: list[str] | None = None,
+    excerpts: bool = True,
+    time_limit_s: Annotated[float | None, Field(gt=0)] = None,
 ) -> RunRecord:
     """
     Scan source trees with every detector; write and verify signed evidence.
@@ -123,32 +132,46 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         waivers: Folder of signed waivers.
         qualifications: Folder of qualification statements.
         qualification_key: File of the public key that signed them.
+        deadline_s: Seconds in which the run shall end: what is riskiest goes first, and what is not reached is told.
+        show_effect: Whether it is shown which findings the tree would mute if its files were obeyed.
+        since: Git commit; only what differs from it is looked at, and only what it has not counts.
+        imports: SARIF files of other tools, whose results become findings of the run.
+        excerpts: Whether results and evidence may hold words of the sources.
+        time_limit_s: Seconds after which the run is ended; none when empty.
 
     Raises:
         AccessDenied: Who asks for this run may not.
         NotValid: After the evidence was written, when those do not hold or cannot be evaluated.
         NotWhole: After the evidence was written, when planned and answered units do not reconcile.
+        RunTimedOut: The time limit was reached; the run was ended.
         DetectorPoolError: As `detectors.scan.scan`.
     """
     admit_run(scan_flow.fn, locals())
+    if show_effect and not excerpts:
+        raise UsageError("show_effect tells what the tree's own files say, which excerpts withholds; give one of them")
+    if deadline_s is not None and show_effect:
+        raise UsageError("show_effect runs tools a second time, which deadline_s has no time for; give one of them")
     options = ScanOptions(
         paths=tuple(map(Path, paths)), detectors=None if detectors is None else tuple(detectors), cluster=cluster,
         workers=workers, sources=sources, store=store or "", cache=Path(cache) if cache else None, use_cache=use_cache,
         verify_cache=verify_cache, baseline=Path(baseline) if baseline else None, include=tuple(include or ()),
         exclude=tuple(exclude or ()), ignore=ignore, settings=settings_from(rules or {}, "the parameter rules"),
-        canaries=evidence is not None,
+        canaries=evidence is not None, deadline_s=deadline_s, since=since, imports=tuple(map(Path, imports or ())),
+        excerpts=excerpts,
     )  # fmt: skip
     caller = _CALLER.get(None) or _of_the_worker()
     folder = None if evidence is None else Path(evidence.replace(STARTED, f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"))
     # Before the work: a key that cannot be used must not cost the night's results.
     place = Path(keys) if keys else state_folder() / "keys"
     key = None if folder is None else SigningKey.load_or_create(place, caller.passphrase)
-    with RunTrail(caller.ledger) as trail:
-        record = _scanned(options, trail, stages.told(caller.progress))
+    with RunTrail(caller.ledger) as trail, Mark(folder, key) as mark, limited(time_limit_s):
+        with stages.telling(caller.progress) as progress:
+            record = _scanned(options, trail, mark, progress)
         record = judged(
             record, waivers=Path(waivers) if waivers else None,
             qualifications=Path(qualifications) if qualifications else None,
             qualification_key=Path(qualification_key) if qualification_key else None,
+            effect_of=options if show_effect else None,
         )  # fmt: skip
         if validate_tables:
             record = quality.validate(_quoted(record), Path(data_docs) if data_docs else None)
@@ -157,6 +180,7 @@ def scan_flow(  # noqa: PLR0917  # p10: ignore[R10] Prefect: a field a parameter
         if folder is not None and key is not None:
             stages.seal(quoted, folder, _quoted(key), _quoted(trail))
             stages.verify(folder)
+            mark.finished()
         stages.publish(quoted, folder)
         assert bool(record.validated) == validate_tables, "tables are judged if it was asked for"
         if not record.whole:
@@ -178,6 +202,7 @@ def run_scan_flow(
     waivers: Path | None = None,
     qualifications: Path | None = None,
     qualification_key: Path | None = None,
+    show_effect: bool = False,
 ) -> RunRecord:
     """
     Run the flow in this process, against the server that `PREFECT_API_URL` names.
@@ -194,6 +219,7 @@ def run_scan_flow(
         waivers: Folder of signed waivers.
         qualifications: Folder of qualification statements.
         qualification_key: File of the public key that signed them.
+        show_effect: Whether it is shown what the tree would mute.
 
     Returns:
         The record, also of a run that is not whole or not valid (whose flow run has failed).
@@ -224,6 +250,11 @@ def run_scan_flow(
             waivers=None if waivers is None else str(waivers.absolute()),
             qualifications=None if qualifications is None else str(qualifications.absolute()),
             qualification_key=None if qualification_key is None else str(qualification_key.absolute()),
+            deadline_s=options.deadline_s,
+            show_effect=show_effect,
+            since=options.since,
+            imports=[str(file.absolute()) for file in options.imports],
+            excerpts=options.excerpts,
         )
     except (NotWhole, quality.NotValid) as problem:
         return problem.record
@@ -235,22 +266,27 @@ def run_scan_flow(
 
 def _of_the_worker() -> _Caller:
     """Return what a run has that a worker began: the passphrase in its environment, and the ledger that this opens."""
-    # Taken out of the environment, so that no tool inherits it.
-    text = os.environ.pop("DETECTOR_POOL_PASSPHRASE", None)
-    if not text:
+    passphrase = taken_passphrase()
+    if passphrase is None:
         return _Caller()
-    passphrase = os.fsencode(text)
     return _Caller(passphrase, ledger=own_ledger(state_folder(), passphrase))
 
 
-def _scanned(options: ScanOptions, trail: RunTrail, progress: Progress) -> RunRecord:
+def _scanned(options: ScanOptions, trail: RunTrail, mark: Mark, progress: Progress) -> RunRecord:
+    flow_run, deployment = this_run()
+    mark.began(options.paths, flow_run, deployment)
     with Scan(options, progress) as scan:
-        trail.started(scan.run_id, options, scan.commitment)
+        mark.named(scan.run_id)
+        trail.started(scan.run_id, options, scan.commitment, flow_run)
         run = _quoted(scan)
         stages.snapshot(run)
         planned = stages.plan(run)
         trail.planned(planned)
-        submitted = [stages.execute.submit(run, stage.name) for stage in planned if stage.batches]
+        if scan.options.deadline_s is not None:
+            # The order of risk goes across detectors, which no task of one detector can keep.
+            submitted = [stages.execute_in_time.submit(run)]
+        else:
+            submitted = [stages.execute.submit(run, stage.name) for stage in planned if stage.batches]
         # `.result()` of each: a task that was lost stays pending for ever, while its flow would end completed.
         finished = [future.result() for future in submitted]
         assert len(finished) == len(submitted), "every submitted stage has a result or has raised"

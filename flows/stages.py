@@ -7,26 +7,27 @@ Every task runs in the flow's process; what is heavy it sends to the cluster as 
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
+import queue
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+import httpx
 from prefect import task
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.logging import get_run_logger
+from prefect.exceptions import PrefectException
+from prefect.logging import get_logger, get_run_logger
 
 from detectors.model import RunRecord
 from detectors.ports import Progress
 from detectors.scan import CLUSTER_LOST, Scan, Stage
+from flows import artifacts
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State, TaskRun
@@ -35,10 +36,10 @@ if TYPE_CHECKING:
     from compliance.run_trail import RunTrail
     from compliance.signing import SigningKey
 
-__all__ = ["execute", "plan", "publish", "reduce", "seal", "settle", "snapshot", "told", "verify"]
+__all__ = [
+    "execute", "execute_in_time", "plan", "publish", "reduce", "seal", "settle", "snapshot", "telling", "verify",
+]  # fmt: skip
 
-ROWS = 200
-"""A larger artifact makes an event that the server drops (1.5 MB)."""
 EVERY_S = 1.0
 
 
@@ -48,14 +49,14 @@ def _may_help(_task: Task[..., object], _run: TaskRun, state: State[object]) -> 
     return isinstance(failure, CLUSTER_LOST.on)
 
 
-@task(name="snapshot", tags=["scan"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="snapshot", cache_policy=NO_CACHE, persist_result=False)
 def snapshot(run: Scan) -> None:
     """See the tree."""
     seen = run.snapshot()
     get_run_logger().info("%d files, %d not readable", len(seen.files), len(seen.not_analysed))
 
 
-@task(name="plan", tags=["scan"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="plan", cache_policy=NO_CACHE, persist_result=False)
 def plan(run: Scan) -> tuple[Stage, ...]:
     """Look results up and make batches of the misses."""
     stages = run.plan()
@@ -67,7 +68,6 @@ def plan(run: Scan) -> tuple[Stage, ...]:
 @task(
     name="execute",
     task_run_name="execute-{stage}",
-    tags=["scan"],
     retries=CLUSTER_LOST.attempts - 1,
     retry_delay_seconds=CLUSTER_LOST.base_s,
     retry_condition_fn=_may_help,
@@ -80,13 +80,20 @@ def execute(run: Scan, stage: str) -> str:
     return stage
 
 
-@task(name="reduce", tags=["scan"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="execute", task_run_name="execute-in-time", cache_policy=NO_CACHE, persist_result=False)
+def execute_in_time(run: Scan) -> str:
+    """Run the batches of all detectors by risk, as many as end before the deadline."""
+    run.execute_all()
+    return "all"
+
+
+@task(name="reduce", cache_policy=NO_CACHE, persist_result=False)
 def reduce(run: Scan) -> None:
     """Run the rules over the whole tree."""
     run.reduce()
 
 
-@task(name="settle", tags=["scan"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="settle", cache_policy=NO_CACHE, persist_result=False)
 def settle(run: Scan) -> RunRecord:
     """Reconcile planned and answered units, and make the record."""
     record = run.settle()
@@ -95,7 +102,7 @@ def settle(run: Scan) -> RunRecord:
     return record
 
 
-@task(name="evidence", tags=["evidence"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="evidence", cache_policy=NO_CACHE, persist_result=False)
 def seal(record: RunRecord, folder: Path, key: SigningKey, trail: RunTrail) -> None:
     """Write and sign the evidence, and put the attestation's digest into the ledger, if there is one."""
     from compliance.evidence import collect
@@ -103,7 +110,7 @@ def seal(record: RunRecord, folder: Path, key: SigningKey, trail: RunTrail) -> N
     _ = collect(record, folder, key, trail)
 
 
-@task(name="verify", tags=["evidence"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="verify", cache_policy=NO_CACHE, persist_result=False)
 def verify(folder: Path) -> None:
     """Check the evidence as an auditor would; raises where it does not hold."""
     from compliance.errors import EvidenceError
@@ -115,51 +122,78 @@ def verify(folder: Path) -> None:
         raise EvidenceError(f"the evidence {folder} does not verify right after it was written: {bad}")
 
 
-@task(name="publish", tags=["scan"], cache_policy=NO_CACHE, persist_result=False)
+@task(name="publish", cache_policy=NO_CACHE, persist_result=False)
 def publish(record: RunRecord, evidence: Path | None) -> None:
-    """Make the artifacts of the run: a table by rule, and a summary."""
-    counts = Counter((item.detector, item.finding.rule, item.finding.level) for item in record.findings)
-    rows = [
-        {"detector": detector, "rule": rule, "level": level, "findings": count}
-        for (detector, rule, level), count in counts.most_common(ROWS)
-    ]
-    create_table_artifact(table=rows, key="findings-by-rule", description=_wholeness(record))
-    where = f"\nEvidence: `{evidence}` (report.html in it)\n" if evidence else ""
-    create_markdown_artifact(
-        markdown=(
-            f"# Scan {record.run_id}\n\n{_wholeness(record)}\n\n"
-            f"- {len(record.files)} files, {record.planned} units: {record.executed} executed, {record.cached} cached\n"
-            f"- {len(record.findings)} findings, {len(record.not_analysed)} entries not analysed\n"
-            f"- findings digest `{record.findings_digest}`\n{where}"
-        ),
-        key="scan-summary",
-    )
+    """Make the artifacts of the run: tables by rule and detector, the trend, a summary, a link to the report."""
+    assert record.run_id, "a run has a name"
+    with _patient():
+        artifacts.publish(record, evidence, _wholeness(record))
 
 
-def told(also: Progress | None) -> Progress:
+@contextlib.contextmanager
+def _patient() -> Iterator[None]:
+    """Let a run whose evidence is there not fail because the server is away: its artifacts repeat the evidence."""
+    try:
+        yield
+    except (httpx.HTTPError, PrefectException) as problem:
+        get_run_logger().warning("artifacts could not be published: %s", problem)
+
+
+@contextlib.contextmanager
+def telling(also: Progress | None) -> Iterator[Progress]:
     """
-    Return a progress callback that keeps a progress artifact up to date, at most once a second.
+    Yield a progress callback that keeps a progress artifact up to date, at most once a second.
+
+    A thread of its own talks to the server: while that is away, the work goes on.
 
     Args:
         also: Told of every advance, too.
     """
-    artifact = create_progress_artifact(
-        progress=0.0, key="scan-progress", description="Share of the units that are done"
-    )
-    update: Callable[..., object] = update_progress_artifact
-    last = [0.0]
+    told: queue.SimpleQueue[tuple[str, int, int] | None] = queue.SimpleQueue()
+    context = contextvars.copy_context()
+    thread = threading.Thread(target=context.run, args=(_tell, told), name="progress", daemon=True)
+    thread.start()
 
     def tell(stage: str, done: int, total: int) -> None:
+        assert done >= 0, "what is done is counted"
         if also is not None:
             also(stage, done, total)
-        now = time.monotonic()
-        if isinstance(artifact, UUID) and (now - last[0] > EVERY_S or stage == "reduce"):
-            last[0] = now
+        told.put((stage, done, total))
+
+    try:
+        yield tell
+    finally:
+        told.put(None)
+        thread.join(EVERY_S)  # while the server is away, what it was not told is not waited for
+
+
+def _tell(told: queue.SimpleQueue[tuple[str, int, int] | None]) -> None:
+    """Send the newest advance, once a second, until there are no more."""
+    update: Callable[..., object] = update_progress_artifact
+    try:
+        artifact = create_progress_artifact(
+            progress=0.0, key="scan-progress", description="Share of the units that are done"
+        )
+        assert isinstance(artifact, UUID), "a thread without a loop is answered at once"
+        newest = told.get()
+        while newest is not None:
+            stage, done, total = newest
             update(
                 artifact_id=artifact, progress=100.0 * done / max(total, 1), description=f"{stage}: {done} of {total}"
             )
+            time.sleep(0 if stage == "reduce" else EVERY_S)
+            newest = _latest(told)
+    except (httpx.HTTPError, PrefectException) as problem:
+        get_logger("progress").warning("progress is told no more: %s", problem)
 
-    return tell
+
+def _latest(told: queue.SimpleQueue[tuple[str, int, int] | None]) -> tuple[str, int, int] | None:
+    """Wait for an advance, and pass over those that a newer one follows."""
+    newest = told.get()
+    with contextlib.suppress(queue.Empty):
+        while newest is not None:
+            newest = told.get_nowait()
+    return newest
 
 
 def _wholeness(record: RunRecord) -> str:

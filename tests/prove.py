@@ -158,11 +158,11 @@ def _worker_kills() -> tuple[int, int]:
 
 def _leak() -> tuple[int, int]:
     """Run mixed executions through one pool; the whole is held or missed, so that all blocks count together."""
-    from tests.detectors.leaking import growth_apart
+    from detectors.memory_leaks import Trial, tried_apart
 
-    seen = growth_apart(EXECUTIONS, blocks=100)
+    seen = tried_apart(Trial(EXECUTIONS, 100))
     sys.stdout.write(f"{seen}\n")
-    return (EXECUTIONS if seen.flat else 0), EXECUTIONS
+    return (0 if seen.leaks else EXECUTIONS), EXECUTIONS
 
 
 def _inputs() -> tuple[int, int]:

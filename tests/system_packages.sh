@@ -2,10 +2,11 @@
 # Installs the programs of the system that the tests marked `system` run. Needs apt-get and root only where one is missing.
 set -eu
 missing=""
-for program in gcc g++ cppcheck openssl redis-server; do
+for program in gcc g++ cppcheck openssl chromium nginx curl redis-server; do
 	command -v "$program" >/dev/null || missing="$missing $program"
 done
 command -v promtool >/dev/null || missing="$missing prometheus"
+ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 if ! command -v semgrep >/dev/null; then
 	# Apart from the project's environment, since its dependencies contradict ours.
 	[ "$(id -u)" = 0 ] || { echo "install semgrep first: pipx install --global semgrep" >&2; exit 1; }

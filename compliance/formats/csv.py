@@ -27,10 +27,13 @@ def dumps(run: RunRecord) -> bytes:
     for item in run.findings:
         shown = {"waived": ""} | as_json(item)
         writer.writerow([_harmless(shown[column]) for column in COLUMNS])
-    return table.getvalue().encode()
+    data = table.getvalue().encode()
+    assert data.count(b"\r\n") > len(run.findings), "a header, and a line a finding"
+    return data
 
 
 def _harmless(value: object) -> object:
+    assert not isinstance(value, bytes), "a cell is a text or a number"
     if isinstance(value, str) and value.startswith(FORMULA):
         return f"'{value}"
     return value

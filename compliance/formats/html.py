@@ -1,12 +1,15 @@
 """
-`report.html`: what a person reads; opens without a network, runs no script.
+`report.html`: what a person reads; opens without a network.
 
-Every word of the scanned tree passes through Jinja's escaping, and a content security policy forbids scripts and
-loads, so that a hostile file name or message stays text.
+Every word of the scanned tree passes through Jinja's escaping, or lies in a block of JSON from which the page's one
+script takes it as text. A content security policy names that script by its digest and forbids all others, all loads,
+and all ways from text to markup, so that a hostile file name or message stays text.
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import importlib.resources
 import re
 from collections import Counter
@@ -14,8 +17,11 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from compliance import coverage
 from compliance.errors import EvidenceExists
+from compliance.excerpts import excerpts_of
 from compliance.waived_runs import open_counts
 from detectors.model import BatchRecord, RunRecord
 
@@ -25,6 +31,11 @@ NAME = "report.html"
 MEDIA_TYPE = "text/html"
 SHOWN = 2_000
 """Rows of each list in the page; all are in the SARIF and Parquet files beside it."""
+STATIC = 200
+"""Findings that a browser without scripts shows; the page's script has all."""
+EXCERPTS = 2_000
+"""Findings with an excerpt of the source, the gravest first."""
+GRAVITY = {"error": 0, "warning": 1, "note": 2}
 DRAWN = 4_000
 """Batches in the timeline; beyond, the longest are drawn."""
 
@@ -39,13 +50,20 @@ def write(run: RunRecord, file: Path) -> None:
     if file.exists():
         raise EvidenceExists(str(file))
     import jinja2
+    import markupsafe
 
-    template = importlib.resources.files("compliance.formats").joinpath("report.html.j2").read_text("utf-8")
+    here = importlib.resources.files("compliance.formats")
+    template, script = (here.joinpath(f"report.{kind}").read_text("utf-8") for kind in ("html.j2", "js"))
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page = environment.from_string(template).render(**_content(run))
-    assert "<script" not in page.lower(), "nothing of the tree becomes a script"
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    ours = {
+        "script": markupsafe.Markup(script),  # noqa: S704  # a file of this package
+        "data": markupsafe.Markup(_data(run)),  # noqa: S704  # JSON without `<`
+    }
+    page = environment.from_string(template).render(**_content(run), **ours, script_digest=digest)
+    assert page.lower().count("<script") == 2, "nothing of the tree becomes a script"
     file.write_text(page, "utf-8")
 
 
@@ -73,6 +91,7 @@ def _content(run: RunRecord) -> dict[str, Any]:
         "coverage": statement,
         "folders": _folders(statement),
         "shown": SHOWN,
+        "static": STATIC,
         "rules": [(*key, count, muted[key]) for key, count in sorted(by_rule.items())],
         "detectors": [
             (record, by_detector[record.name], *(units[record.name, s] for s in ("executed", "cached", "not-analysed")))
@@ -86,6 +105,35 @@ def _content(run: RunRecord) -> dict[str, Any]:
         # The plot is ours; names in it were reduced to detector names of our own plan.
         "timeline": markupsafe.Markup(_timeline(run.batches)),  # noqa: S704
     }
+
+
+def _data(run: RunRecord) -> str:
+    """Return what the page's script shows, as JSON that ends no element; the order of a row is the script's."""
+    rules: dict[str, int] = {}
+    detectors: dict[str, int] = {}
+    paths: dict[str, int] = {}
+    levels: dict[str, int] = {}
+    baselines: dict[str, int] = {}
+    rows = []
+    gravest = sorted(range(len(run.findings)), key=lambda n: (GRAVITY[run.findings[n].finding.level], n))
+    excerpts = excerpts_of(run, gravest[:EXCERPTS])
+    for number, item in enumerate(run.findings):
+        region = item.finding.region
+        rows.append((
+            paths.setdefault(item.path, len(paths)), region.start_line, region.start_column,
+            levels.setdefault(item.finding.level, len(levels)), rules.setdefault(item.finding.rule, len(rules)),
+            detectors.setdefault(item.detector, len(detectors)), item.finding.message,
+            item.suppressed + 2 * item.waived, baselines.setdefault(item.baseline, len(baselines)), item.waiver,
+            number, region.end_line or region.start_line, region.end_column or 0,
+        ))  # fmt: skip
+    told = msgspec.json.encode({
+        "rules": list(rules), "detectors": list(detectors), "paths": list(paths), "levels": list(levels),
+        "baselines": list(baselines), "findings": rows, "excerpts": excerpts,
+    })  # fmt: skip
+    # Within a script element, markup is what begins with `<`; JSON has it only in texts.
+    shown = told.decode().replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    assert "<" not in shown, "nothing ends the element"
+    return shown
 
 
 def _folders(statement: coverage.Coverage) -> list[tuple[str, int, list[str], list[coverage.Row]]]:

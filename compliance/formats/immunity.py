@@ -16,9 +16,20 @@ from typing import Literal
 import msgspec
 
 from compliance.errors import EvidenceExists
-from detectors.model import Excluded, RunRecord
+from detectors.model import Excluded, MutingEffect, RunRecord
 
-__all__ = ["MEDIA_TYPE", "NAME", "THREATS", "Immunity", "Neutralised", "Silenced", "Threat", "immunity_of", "write"]
+__all__ = [
+    "MEDIA_TYPE",
+    "NAME",
+    "THREATS",
+    "Immunity",
+    "Neutralised",
+    "Silenced",
+    "Threat",
+    "immunity_of",
+    "threats_of",
+    "write",
+]
 
 NAME = "immunity.json"
 MEDIA_TYPE = "application/json"
@@ -68,6 +79,8 @@ class Immunity(msgspec.Struct, frozen=True):
     silenced: tuple[Silenced, ...]
     kept_out: tuple[Excluded, ...]
     """What ignore rules and options took out of scope, with the line that did."""
+    effects: tuple[MutingEffect, ...] | None = None
+    """What each would have muted, where `scan --show-effect` asked for it; None where it was not asked for."""
 
 
 def write(run: RunRecord, file: Path) -> None:
@@ -86,7 +99,7 @@ def immunity_of(run: RunRecord) -> Immunity:
             tuple(tool for tool in threat.tools if tool in ran),
         )
         for file in run.files
-        for threat in _threats_of(file.path)
+        for threat in threats_of(file.path)
     ]  # fmt: skip
     marked: dict[tuple[str, str], list[tuple[int, str]]] = defaultdict(list)
     for item in run.findings:
@@ -98,7 +111,7 @@ def immunity_of(run: RunRecord) -> Immunity:
         for (path, marker), places in sorted(marked.items())
     ]
     assert sum(map(len, marked.values())) == sum(item.suppressed for item in run.findings), "none is left out"
-    return Immunity(FORMAT, run.run_id, tuple(neutralised), tuple(silenced), run.excluded)
+    return Immunity(FORMAT, run.run_id, tuple(neutralised), tuple(silenced), run.excluded, run.effects)
 
 
 @functools.cache
@@ -108,7 +121,8 @@ def _threats() -> tuple[Threat, ...]:
     return threats
 
 
-def _threats_of(path: str) -> list[Threat]:
+def threats_of(path: str) -> list[Threat]:
+    """Return the kinds of file by which one of the tree would reach tools; none for most."""
     name = path.rpartition("/")[2]
     assert name, "a file has a name"
     return [threat for threat in _threats() if any(fnmatchcase(name, pattern) for pattern in threat.names)]

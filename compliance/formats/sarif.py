@@ -13,9 +13,10 @@ from urllib.parse import quote
 import msgspec
 
 from compliance.errors import EvidenceExists
+from compliance.taxonomies import CWE, references, taxa_of
 from compliance.waived_runs import sarif_suppression
 from detectors.findings import FINGERPRINT
-from detectors.model import DetectorRecord, LocatedFinding, RunRecord
+from detectors.model import DetectorRecord, LocatedFinding, RuleRecord, RunRecord
 
 __all__ = ["MEDIA_TYPE", "NAME", "dumps", "write"]
 
@@ -50,19 +51,8 @@ def _run(run: RunRecord, detector: DetectorRecord, found: list[LocatedFinding]) 
     described = {rule.id: rule for rule in detector.rules}
     assert len(described) == len(detector.rules), "a rule is described once"
     ids = sorted(set(described) | {item.finding.rule for item in found})
-    rules = []
-    for rule_id in ids:
-        rule = described.get(rule_id)
-        rules.append(
-            {"id": rule_id}
-            if rule is None
-            else {
-                "id": rule_id,
-                "shortDescription": {"text": rule.summary or rule_id},
-                "help": {"text": rule.help, "markdown": rule.help},
-                "defaultConfiguration": {"level": rule.level},
-            }
-        )
+    taxonomies, related = references(ids)
+    rules = [_rule(rule_id, described.get(rule_id), related[rule_id]) for rule_id in ids]
     places = {rule_id: place for place, rule_id in enumerate(ids)}
     paths = sorted({item.path for item in found})
     digests = {file.path: file.digest.removeprefix("sha256:") for file in run.files}
@@ -73,9 +63,13 @@ def _run(run: RunRecord, detector: DetectorRecord, found: list[LocatedFinding]) 
                 "name": detector.name,
                 "version": detector.version,
                 "rules": rules,
+                "supportedTaxonomies": [
+                    {"name": taxonomy["name"], "index": index} for index, taxonomy in enumerate(taxonomies)
+                ],
                 "properties": {"codeDigest": detector.code_digest, "configDigest": detector.config_digest},
             }
         },
+        "taxonomies": taxonomies,
         "automationDetails": {"id": f"{detector.name}/{run.run_id}"},
         "columnKind": "unicodeCodePoints",
         "originalUriBaseIds": {ROOT: {"description": {"text": "The scanned root."}}},
@@ -88,6 +82,22 @@ def _run(run: RunRecord, detector: DetectorRecord, found: list[LocatedFinding]) 
         ],
         "results": [_waived(run, item, _result(item, places, index)) for item in found],
     }
+
+
+def _rule(rule_id: str, rule: RuleRecord | None, related: list[dict[str, Any]]) -> dict[str, Any]:
+    told: dict[str, Any] = {"id": rule_id}
+    if rule is not None:
+        told["shortDescription"] = {"text": rule.summary or rule_id}
+        told["help"] = {"text": rule.help, "markdown": rule.help}
+        told["defaultConfiguration"] = {"level": rule.level}
+    if related:
+        told["relationships"] = related
+    # As code scanning of forges reads a weakness.
+    tags = [f"external/cwe/cwe-{id_}" for taxonomy, id_ in taxa_of(rule_id) if taxonomy == CWE]
+    if tags:
+        told["properties"] = {"tags": tags}
+    assert told["id"], "a rule has an id"
+    return told
 
 
 def _invocation(run: RunRecord, detector: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from compliance import coverage
 from compliance.waived_runs import open_counts
 from detectors.findings import as_json, sort_key
 from detectors.model import RunRecord
@@ -42,6 +43,10 @@ def dumps(run: RunRecord) -> bytes:
         shown["waivers"] = msgspec.to_builtins(run.waivers)
     if run.qualifications:
         shown["qualifications"] = msgspec.to_builtins(run.qualifications)
+    if run.deadline is not None:
+        shown["deadline"] = msgspec.to_builtins(coverage.stated(run).deadline)
+    if run.effects is not None:
+        shown["effects"] = msgspec.to_builtins(run.effects)
     if any(item.baseline != "none" for item in run.findings) or run.absent:
         shown["absent"] = list(run.absent)
     return msgspec.json.encode(shown) + b"\n"

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
-from detectors.errors import ClusterError, UsageError
+from detectors.errors import ClusterError, ClusterLost, UsageError
 
 __all__ = ["RunningScheduler"]
 
@@ -41,11 +41,14 @@ class RunningScheduler:
             raise UsageError(f"--cluster {target}: only tls:// is taken; anyone may run code through a plain address")
         security = _security(target)
         from distributed import Client
+        from distributed.comm.core import CommClosedError
 
         from deployments.version_skew import require_same
 
         try:
             client = Client(target, security=security, timeout=TIMEOUT, set_as_default=False)  # type: ignore[no-untyped-call]
+        except CommClosedError as problem:
+            raise ClusterLost(f"the scheduler {target} was lost: {problem}") from problem
         except (OSError, TimeoutError) as problem:
             raise ClusterError(f"the scheduler {target} cannot be reached: {problem}") from problem
         with contextlib.closing(client):
@@ -54,7 +57,12 @@ class RunningScheduler:
                 client.wait_for_workers(1, timeout=WORKERS_S)
             except TimeoutError as problem:
                 raise ClusterError(f"{target} has no worker; `detector-pool cluster join` gives it some") from problem
-            require_same(client, target)
+            except OSError as problem:
+                raise ClusterLost(f"the scheduler {target} was lost: {problem}") from problem
+            try:
+                require_same(client, target)
+            except (OSError, TimeoutError) as problem:
+                raise ClusterLost(f"the scheduler {target} was lost: {problem}") from problem
             yield client
 
 

@@ -48,7 +48,7 @@ _OF_FILE: weakref.WeakKeyDictionary[CFile, dict[tuple[str, ...], list[tuple[str,
 _OF_FILE = weakref.WeakKeyDictionary()
 
 
-class _FileFacts(msgspec.Struct, frozen=True, array_like=True):
+class _FileFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
     first: Place | None
     """The name of the first function; none where the file has no function."""
     functions: int

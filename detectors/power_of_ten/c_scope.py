@@ -191,7 +191,7 @@ int two(int calls) { return calls; }
                 )
 
 
-class _FileObjects(msgspec.Struct, frozen=True, array_like=True):
+class _FileObjects(msgspec.Struct, frozen=True, array_like=True, gc=False):
     defined: tuple[tuple[str, Place], ...]
     """External objects that are not constant, with the place of their name."""
     shown: tuple[str, ...]

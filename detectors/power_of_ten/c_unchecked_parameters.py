@@ -49,7 +49,7 @@ class _Parameter(NamedTuple):
     pointer: bool
 
 
-class _Use(msgspec.Struct, frozen=True, array_like=True):
+class _Use(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """The first use of a parameter that needs a check, where the function itself has none before."""
 
     function: str
@@ -60,7 +60,7 @@ class _Use(msgspec.Struct, frozen=True, array_like=True):
     """(function, parameter) to which it is handed before."""
 
 
-class _FileFacts(msgspec.Struct, frozen=True, array_like=True):
+class _FileFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
     unchecked: tuple[_Use, ...]
     checks: dict[str, tuple[int, ...]]
     """Functions that check parameters before use, with those; `!` before a static one's name."""

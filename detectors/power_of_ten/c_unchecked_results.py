@@ -80,7 +80,7 @@ BRANCHES = re.compile(rb"[{}:?]|\b(?:if|else|while|for|do|switch|goto|return)\b|
 STARTS_A_STATEMENT = (b";", b"{", b"}", b":", b"")
 
 
-class _FileFacts(msgspec.Struct, frozen=True, array_like=True):
+class _FileFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
     returns: dict[str, int]
     """Functions defined or declared here: 1 returns a value, 0 does not, -1 both; `!` before a static one's name."""
     members: dict[str, int]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -32,9 +33,16 @@ ALWAYS_ALLOCATION = frozenset({"malloc", "calloc", "realloc", "free"})
 MAKES = re.compile(rb"\b(make_unique|make_shared|allocate_shared)\s*+<")
 """What calls `new` for a type; the brackets keep it from looking like a call."""
 MAX_EXPANSIONS = 1_000
+Meaning = tuple[int, int, tuple[int, ...] | None]
+"""
+What a name calls in the functions of a file whose last line is one of these (the second excluded), since a macro counts
+only where it was defined before; `None` where it hangs on the call or the function's class, too.
+"""
+NO_LINE = 1 << 62
+UNSETTLED: Meaning = (0, NO_LINE, None)
 
 
-class Place(msgspec.Struct, frozen=True, array_like=True):
+class Place(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Where something stands: line and column from 1, and the end."""
 
     line: int
@@ -48,7 +56,7 @@ class Place(msgspec.Struct, frozen=True, array_like=True):
         return Region(self.line, self.column, self.end_line, self.end_column)
 
 
-class FunctionFacts(msgspec.Struct, frozen=True, array_like=True):
+class FunctionFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What tree rules know of a function."""
 
     name: str
@@ -63,7 +71,7 @@ class FunctionFacts(msgspec.Struct, frozen=True, array_like=True):
     allocations: tuple[tuple[str, Place], ...]
 
 
-class _FileFacts(msgspec.Struct, frozen=True, array_like=True):
+class _FileFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
     functions: tuple[FunctionFacts, ...]
     macros: dict[str, tuple[int, tuple[tuple[str, int], ...]]]
     """Macro to the line of its first definition and the calls of its bodies."""
@@ -194,7 +202,13 @@ class CallGraph:
             name: calls for file in headers for name, (_, calls) in file.macros.items() if defined[name] == 1
         }
         self._split: dict[str, list[str]] = {}
-        self._alike: dict[str, dict[str, tuple[int, ...] | None]] = {}
+        self._alike: dict[str, dict[str, Meaning]] = {path: {} for path in self.files}
+        self._spoken = frozenset(
+            itertools.chain(
+                (function.name for _, function in self.nodes), *(file.macros for file in self.files.values())
+            )
+        )
+        """Names that mean something somewhere in the tree."""
         self.edges = [self._callees(number) for number in range(len(self.nodes))]
 
     def is_allocator(self, path: str, name: str) -> bool:
@@ -231,53 +245,71 @@ class CallGraph:
         found: set[int],
     ) -> list[tuple[str, int]]:
         """Add what calls mean to `found`; return those, not seen before, whose meaning hangs on function or call."""
-        known = self._alike.setdefault(path, {})
+        known = self._alike[path]
+        spoken, last_line = self._spoken, function.last_line
         unsettled = []
         for call in calls:
             name = call[0]
-            if name not in known:
-                known[name] = self._means(path, function, name)
-            means = known[name]
-            if means is not None:
-                found.update(means)
-            elif call not in seen:
+            meaning = known.get(name)
+            if meaning is None and name not in spoken and "::" not in name:
+                continue  # many names: functions that the tree does not have
+            if meaning is None or not meaning[0] <= last_line < meaning[1]:
+                meaning = known[name] = self._means(path, function, name)
+            if meaning[2]:
+                found.update(meaning[2])
+            elif meaning[2] is None and call not in seen:
                 seen.add(call)
                 unsettled.append(call)
         assert len(unsettled) <= len(seen), "each is looked at once"
         return unsettled
 
-    def _means(self, path: str, function: FunctionFacts, name: str) -> tuple[int, ...] | None:
-        """Return what a name calls in every function of a file; `None` where that hangs on the function or the call."""
-        if _has_overloads(path):
-            return None
+    def _means(self, path: str, function: FunctionFacts, name: str) -> Meaning:
+        """Return what a name calls in the functions of a file that end where this one does, or near it."""
         if "::" not in name:
             candidates = self._own.get((path, name))
             if candidates is None and name not in self.files[path].macros:
                 candidates = self._visible.get(name)
                 if candidates is None and name not in self._macros:
-                    return ()  # most names: functions that the tree does not have
+                    return 0, NO_LINE, ()
+            if _has_overloads(path):
+                return UNSETTLED
             if candidates is not None and len(candidates) == 1 and not self.nodes[candidates[0]][1].scope:
-                return (candidates[0],)
-        pending = [name]
-        seen = {name}
+                return 0, NO_LINE, (candidates[0],)
+        return self._expanded(path, function, name)
+
+    def _expanded(self, path: str, function: FunctionFacts, name: str) -> Meaning:
+        """Return what a name calls through macros, some of which count only from their definition on."""
+        macros = self.files[path].macros
+        pending, seen = [name], {name}
         found: set[int] = set()
+        first, end = 0, NO_LINE
         for _ in range(MAX_EXPANSIONS):
             if not pending:
                 break
             word = pending.pop()
-            own = (path, word) in self._own
-            if "::" in word or (not own and word in self.files[path].macros):
-                return None
-            if not own and word not in self._visible:
-                body = [call[0] for call in self._macros.get(word, ()) if call[0] not in seen]
-                seen.update(body)
-                pending += body
-                continue
-            candidates = self._own[path, word] if own else self._visible[word]
+            if "::" in word or _has_overloads(path):
+                return UNSETTLED
+            own = self._own.get((path, word))
+            line, body = (0, None) if own else macros.get(word, (0, None))
+            if line > function.last_line:
+                end, body = min(end, line), None
+            else:
+                first = max(first, line)
+            candidates = own or self._visible.get(word, [])
+            if line == 0 and not candidates:
+                body = self._macros.get(word)
+            if body is not None:
+                others = [call[0] for call in body if call[0] not in seen]
+                seen.update(others)
+                pending += others
+                if all(call[0] != word for call in body):
+                    continue
+                # A macro is not expanded in its own body: there, the name is the function's.
             if not path.endswith(".c") and any(self.nodes[number][1].scope for number in candidates):
-                return None
+                return UNSETTLED
             found.update(self._resolve(path, function, word, -1))
-        return tuple(found)
+        assert first <= function.last_line < end, "it is of this function at least"
+        return first, end, tuple(found)
 
     def _body_of(self, path: str, function: FunctionFacts, name: str) -> tuple[tuple[str, int], ...] | None:
         """Return the calls of the macro that `name` means in a function, if it means one."""

@@ -186,7 +186,7 @@ async def f(text, items, pool):
                 yield self.finding(unit.at(call), f"the result of {call.func.attr} is dropped")
 
 
-class _FileFacts(msgspec.Struct, frozen=True, array_like=True):
+class _FileFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
     dropped: tuple[tuple[tuple[Target, ...], str, tuple[int, int, int, int]], ...]
     """What is called, its name, and where."""
     returning: tuple[int, ...]

@@ -38,7 +38,7 @@ _State = tuple[str, int, bool, tuple[str, ...]]
 the names that are still to be looked up there."""
 
 
-class Target(msgspec.Struct, frozen=True, array_like=True):
+class Target(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A `Reference` as plain data."""
 
     scope: int
@@ -47,7 +47,7 @@ class Target(msgspec.Struct, frozen=True, array_like=True):
     path: tuple[str, ...]
 
 
-class _Scope(msgspec.Struct, frozen=True, array_like=True):
+class _Scope(msgspec.Struct, frozen=True, array_like=True, gc=False):
     kind: str
     qualname: str
     region: tuple[int, int, int, int]
@@ -57,7 +57,7 @@ class _Scope(msgspec.Struct, frozen=True, array_like=True):
     calls: tuple[Target, ...]
 
 
-class _FileFacts(msgspec.Struct, frozen=True, array_like=True):
+class _FileFacts(msgspec.Struct, frozen=True, array_like=True, gc=False):
     scopes: dict[int, _Scope]
     """By number; 0 is the module."""
     stars: tuple[Target, ...]

@@ -29,10 +29,13 @@ class Bandit(Tool):
     languages = frozenset({"python"})
     complexity_score = 2.5
     start_s = 0.8
+    marks = re.compile(rb"nosec", re.IGNORECASE)
+    heeds = (".bandit",)
 
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return a call of `eval`."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a literal"
         return laid(language, token, "bandit/B307", f'value = eval("0x{token[:8]}")')
 
     def command(self, files: Sequence[str]) -> list[str]:
@@ -41,8 +44,10 @@ class Bandit(Tool):
         assert not any(name.startswith("-") for name in files), "a name must not be taken for an option"
         python = (sys.executable, "-I", "-m", "bandit")
         # An exclude pattern of ours that matches nothing takes the place of bandit's own (`*.egg`, `.tox`, …).
-        fixed = ("-q", "-f", "json", "--ini", "/dev/null", "--exclude", "/nothing", "--ignore-nosec")
-        return [*python, *fixed, *files]
+        ini = min(self.obeyed, key=lambda path: path.count("/"), default="/dev/null")
+        exclude = () if self.hears == "configuration" else ("--exclude", "/nothing")
+        nosec = () if self.hears == "markers" else ("--ignore-nosec",)
+        return [*python, "-q", "-f", "json", "--ini", ini, *exclude, *nosec, *files]
 
     def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
         """Read the JSON report: `metrics` names what was read, `errors` what could not be parsed."""

@@ -49,9 +49,12 @@ class ClangTidy(ClosureTool):
     complexity_score = 20.0
     files_per_batch = 10
     start_s = 0.3
+    marks = re.compile(rb"NOLINT|pragma|#[ \t]*line", re.IGNORECASE)
 
     def prepare(self, data: bytes) -> bytes:
         """Return the bytes with all that mutes clang-tidy broken."""
+        if self.hears == "markers":
+            return data
         shown = NOLINT.sub(b"NO_INT", unmuted(data))
         assert len(shown) == len(data), "what is found must stand where it stands in the file"
         assert b"NOLINT" not in shown, "nothing asks for silence"
@@ -64,6 +67,7 @@ class ClangTidy(ClosureTool):
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return a comparison of a thing with itself."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a name"
         violation = f"int f{token[:8]}(int a) {{ return a == a; }}"
         return laid(language, token, "clang-tidy/misc-redundant-expression", violation)
 

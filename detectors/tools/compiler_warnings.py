@@ -60,6 +60,7 @@ class CompilerWarnings(ClosureTool):
     complexity_score = 6.0
     files_per_batch = 50
     start_s = 0.05
+    marks = re.compile(rb"pragma|#[ \t]*line", re.IGNORECASE)
 
     @functools.cached_property
     def version(self) -> str:  # type: ignore[override]  # a value on other detectors, looked up once here
@@ -91,6 +92,8 @@ class CompilerWarnings(ClosureTool):
 
     def prepare(self, data: bytes) -> bytes:
         """Return the bytes without what mutes the compiler or moves its lines."""
+        if self.hears == "markers":
+            return data
         shown = unmuted(data)
         assert len(shown) == len(data), "what is found must stand where it stands in the file"
         return shown
@@ -98,6 +101,7 @@ class CompilerWarnings(ClosureTool):
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return a comparison of floating-point numbers."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a name"
         violation = f"int f{token[:8]}(double a) {{ return a == 1.0; }}"
         return laid(language, token, "compiler-warnings/float-equal", violation)
 

@@ -44,6 +44,7 @@ class Cppcheck(ClosureTool):
     complexity_score = 10.0
     files_per_batch = 20
     start_s = 0.05
+    marks = re.compile(rb"cppcheck-suppress")
 
     @functools.cached_property
     def version(self) -> str:  # type: ignore[override]  # a value on other detectors, looked up once here
@@ -70,6 +71,7 @@ class Cppcheck(ClosureTool):
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return a read through a null pointer."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a name"
         violation = f"int f{token[:8]}(void) {{ int *p = 0; return *p; }}"
         return laid(language, token, "cppcheck/nullPointer", violation)
 
@@ -79,7 +81,8 @@ class Cppcheck(ClosureTool):
         (file,) = files
         assert not file.startswith("/"), "what is outside of the shadow tree is not to be read"
         language = "c" if language_of(file, context) == "c" else "c++"
-        fixed = ("--xml", f"--enable={ENABLED}", f"--language={language}", "--max-configs=4")
+        inline = ("--inline-suppr",) if self.hears == "markers" else ()
+        fixed = (*inline, "--xml", f"--enable={ENABLED}", f"--language={language}", "--max-configs=4")
         macros = [flag for flag in context.flags if flag.startswith(("-D", "-U"))]
         binary = system_programs.program("cppcheck")
         assert binary is not None, "a program that is missing is not run"

@@ -41,6 +41,7 @@ class DetectSecrets(Tool):
     languages = frozenset({"c", "cpp", "python", "text"})
     complexity_score = 5.0
     start_s = 1.0
+    marks = re.compile(rb"pragma:", re.IGNORECASE)
 
     def prepare(self, data: bytes) -> bytes:
         """Return UTF-8: detect-secrets passes over what it cannot decode, without a word."""
@@ -51,6 +52,7 @@ class DetectSecrets(Tool):
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return a key of a known form, made for this batch alone."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a literal"
         key = f"AKIA{token[:16].upper()}"
         text = f'char key[] = "{key}";' if language in {"c", "cpp"} else f'value = "{key}"'
         return laid(language, token, "detect-secrets/aws-access-key", text)
@@ -59,7 +61,8 @@ class DetectSecrets(Tool):
         """Return the command; one process, and verbose, since only the log says which files were read."""
         assert files, "with nothing to read it would read the folder"
         assert not any(name.startswith("-") for name in files), "a name must not be taken for an option"
-        disabled = [part for mute in MUTES for part in ("--disable-filter", mute)]
+        mutes = MUTES[1:] if self.hears == "markers" else MUTES
+        disabled = [part for mute in mutes for part in ("--disable-filter", mute)]
         python = (sys.executable, "-I", "-m", "detect_secrets")
         return [*python, "-v", "-c", "1", "scan", "--no-verify", "--all-files", *disabled, *files]
 

@@ -33,6 +33,7 @@ class Flawfinder(Tool):
     complexity_score = 0.3
     files_per_batch = 500
     start_s = 0.2
+    marks = re.compile(rb"(?:flawfinder|rats|its4)\s*:\s*ignore", re.IGNORECASE)
 
     def prepare(self, data: bytes) -> bytes:
         """Return UTF-8: flawfinder skips a file that is anything else. Line ends and columns stay."""
@@ -43,6 +44,7 @@ class Flawfinder(Tool):
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return a copy without a bound."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a name"
         return laid(language, token, "flawfinder/strcpy", f"void f{token[:8]}(char *a, char *b) {{ strcpy(a, b); }}")
 
     def command(self, files: Sequence[str]) -> list[str]:
@@ -50,8 +52,9 @@ class Flawfinder(Tool):
         assert files, "with nothing to read it would fail"
         assert not any("\n" in name for name in files), "its output is read by lines"
         script = Path(sys.executable).with_name("flawfinder")
-        fixed = ("--neverignore", "--minlevel=0", "--columns", "--singleline", "--omittime")
-        return [sys.executable, "-I", str(script), *fixed, "--", *files]
+        deaf = () if self.hears == "markers" else ("--neverignore",)
+        fixed = ("--minlevel=0", "--columns", "--singleline", "--omittime")
+        return [sys.executable, "-I", str(script), *deaf, *fixed, "--", *files]
 
     def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:
         """Read hits, and the list of files examined."""

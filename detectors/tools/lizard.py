@@ -38,9 +38,13 @@ class Lizard(Tool):
     complexity_score = 0.7
     files_per_batch = 500
     start_s = 0.3
+    marks = re.compile(rb"lizard forgive|GENERATED CODE", re.IGNORECASE)
+    heeds = ("whitelizer.txt",)
 
     def prepare(self, data: bytes) -> bytes:
         """Return the bytes with lizard's markers broken."""
+        if self.hears == "markers":
+            return data
         shown = GENERATED.sub(b"GENERATED_CODE", FORGIVE.sub(b"lizard_forgive", data))
         assert len(shown) == len(data), "what is found must stand where it stands in the file"
         return shown

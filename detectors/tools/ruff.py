@@ -50,10 +50,13 @@ class Ruff(Tool):
     complexity_score = 0.1
     files_per_batch = 500
     start_s = 0.05
+    marks = re.compile(rb"noqa|ruff\s*:|flake8\s*:", re.IGNORECASE)
+    heeds = ("pyproject.toml", "ruff.toml", ".ruff.toml")
 
     def canary(self, language: Language, token: str) -> Canary | None:
         """Return an undefined name."""
         assert language in self.languages, "a canary is in a language that it reads"
+        assert token.isalnum(), "it becomes part of a name"
         return laid(language, token, "ruff/F821", f"value = undefined_{token[:8]}")
 
     def command(self, files: Sequence[str]) -> list[str]:
@@ -61,8 +64,14 @@ class Ruff(Tool):
         assert files, "with nothing to read it would read the folder"
         assert len(set(files)) == len(files), "a file named twice may be reported twice"
         binary = Path(sys.executable).with_name("ruff")
-        fixed = ("--isolated", "--no-cache", "--ignore-noqa", "--output-format=json", "--target-version=py311", "-v")
-        rules = (f"--select={','.join(SELECTED)}", f"--ignore={','.join(IGNORED)}")
+        deaf = (
+            "--force-exclude" if self.hears == "configuration" else "--isolated",
+            *(() if self.hears == "markers" else ("--ignore-noqa",)),
+        )
+        fixed = (*deaf, "--no-cache", "--output-format=json", "--target-version=py311", "-v")
+        # What is selected here takes the place of what the tree ignores, whatever that is.
+        ours = (f"--select={','.join(SELECTED)}", f"--ignore={','.join(IGNORED)}")
+        rules = () if self.hears == "configuration" else ours
         return [str(binary), "check", *fixed, *rules, "--", *(f"./{name}" for name in files)]
 
     def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:

@@ -39,6 +39,7 @@ class Semgrep(Tool):
     complexity_score = 1.0
     files_per_batch = 500
     start_s = 3.0
+    marks = re.compile(rb"nosem", re.IGNORECASE)
 
     @functools.cached_property
     def version(self) -> str:  # type: ignore[override]  # a value on other detectors, looked up once here
@@ -75,7 +76,8 @@ class Semgrep(Tool):
         assert not any(name.startswith("-") for name in files), "a name that would be read as an option"
         binary = system_programs.program("semgrep") or "semgrep"
         quiet = ("--quiet", "--json", "--metrics=off", "--disable-version-check", "--oss-only", "--jobs=1")
-        blind = ("--disable-nosem", "--no-git-ignore", "--max-target-bytes=0", "--timeout=60", "--timeout-threshold=0")
+        deaf = () if self.hears == "markers" else ("--disable-nosem",)
+        blind = (*deaf, "--no-git-ignore", "--max-target-bytes=0", "--timeout=60", "--timeout-threshold=0")
         return [str(binary), "scan", *quiet, *blind, f"--config={RULES}", "--", *files]
 
     def parse(self, completed: Completed, sources: Mapping[str, bytes]) -> Mapping[str, FileReport | NotAnalysed]:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,14 +17,11 @@ from compliance.ledger_verify import last_chain
 from compliance.run_trail import RunTrail, recorded_scan
 from compliance.signing import SigningKey
 from detectors.scan import ScanOptions
-from tests.compliance.test_run_trail import place_of
+from tests.compliance.pages import DOCS, Run, commands_of, runner
+from tests.compliance.test_run_trail import PASSPHRASE, place_of
 
-DOCS = Path(__file__).parents[2] / "docs"
 PAGE = (DOCS / "for-auditors.md").read_text()
-DIGEST, VERIFY, LEDGER, CHECKPOINT, REPERFORM, STATEMENT, CARRY = re.findall(
-    r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL
-)
-Run = Callable[[str], subprocess.CompletedProcess[str]]
+DIGEST, VERIFY, LEDGER, CHECKPOINT, CANARIES, REPERFORM, STATEMENT, CARRY = commands_of(PAGE)
 
 
 @pytest.fixture(scope="module")
@@ -43,13 +38,15 @@ def laid_out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place, key = place_of(home), SigningKey.load_or_create(home / "keys")
     for tree, folder in ((room / "tree", "evidence"), (room / "tree-b" / "tree", "evidence-of-b")):
         trail = RunTrail(place)
-        options = ScanOptions((tree,), detectors=("lizard", "power-of-ten-c", "power-of-ten-python"), cluster="inline")
+        names = ("lizard", "power-of-ten-c", "power-of-ten-python")
+        options = ScanOptions((tree,), names, cluster="inline", canaries=True)
         recorded_scan(options, trail, lambda run, trail=trail, to=room / folder: collect(run, to, key, trail))
         if folder == "evidence":
             (room / "kept-checkpoint").write_bytes(last_chain(read_genesis(str(place.folder))).head)
     shutil.copytree(place.folder, room / "ledger")
     (room / "auditors-copy.pem").write_bytes(key.public.pem())
     (room / "verify.py").write_bytes(Path(verify_alone.__file__).read_bytes())
+    (room / "passphrase").write_bytes(PASSPHRASE)
     shutil.copy(DOCS / "verifier.sha256", room)
     return room
 
@@ -65,25 +62,18 @@ def room(laid_out: Path, tmp_path: Path) -> Path:
 def run(room: Path, tmp_path: Path) -> Run:
     """Run a command of the page in the auditor's own home."""
     home = tmp_path / "home"
-    environment = {
+    return runner(room, {
         "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "DETECTOR_POOL_HOME": str(home), "HOME": str(home),
         "COVERAGE_PROCESS_START": os.environ.get("COVERAGE_PROCESS_START", ""),
-    }  # fmt: skip
-
-    def run(command: str) -> subprocess.CompletedProcess[str]:
-        shell = ["/bin/sh", "-eu", "-c", command]
-        return subprocess.run(
-            shell, cwd=room, env=environment, capture_output=True, text=True, timeout=200, check=False
-        )
-
-    return run
+    })  # fmt: skip
 
 
 def test_the_page_leads_an_auditor_from_the_folder_to_his_own_statement(run: Run, room: Path, tmp_path: Path) -> None:
     """Every command in its order; when this fails, somebody who trusts the page is led astray."""
     told = {}
     for name, command in (
-        ("digest", DIGEST), ("verify", VERIFY), ("ledger", LEDGER), ("checkpoint", CHECKPOINT), ("again", REPERFORM),
+        ("digest", DIGEST), ("verify", VERIFY), ("ledger", LEDGER), ("checkpoint", CHECKPOINT),
+        ("canaries", CANARIES), ("again", REPERFORM),
     ):  # fmt: skip
         done = run(command)
         assert done.returncode == 0, (command, done.stdout, done.stderr)
@@ -99,6 +89,7 @@ def test_the_page_leads_an_auditor_from_the_folder_to_his_own_statement(run: Run
     trust = re.findall(r"`(evidence verified: [^`]*checkpoint that you gave)`", PAGE.replace("\n", " "))
     assert told["ledger"].endswith(f"{trust[0]}\n")
     assert (room / "next-checkpoint").read_text().startswith("detector-pool/ledger/")
+    assert re.findall(r"`(canaries: [^`]*)`", PAGE)[0] in told["canaries"]
     assert "4 of 4 units run again on the same sources; 4 gave the same bytes" in told["again"]
     assert '"seed": "a line of today"' in told["statement"]
     assert "anew b.py by power-of-ten-python: the file changed" in told["carry"]
@@ -114,6 +105,8 @@ def test_the_page_leads_an_auditor_from_the_folder_to_his_own_statement(run: Run
         (VERIFY, "rm auditors-copy.pem", 2),
         (LEDGER, "rm ledger/*.segment", 1),
         (LEDGER, "sed -i 2s/./9/ kept-checkpoint", 1),
+        (CANARIES, "rm ledger/*.segment", 1),
+        (CANARIES, "echo wrong > passphrase", 6),
         (REPERFORM, "echo >> tree/a.c", 2),
         (CARRY, "echo >> evidence-of-b/run.json", 1),
     ],

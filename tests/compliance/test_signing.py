@@ -15,31 +15,10 @@ from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 from compliance.errors import CheckpointInvalid, KeyUnusable
 from compliance.merkle import leaf_hash, tree_hash
 from compliance.signing import Checkpoint, SigningKey, VerifyingKey, note_text, signed_note
-
-# RFC 8032 §7.1, TEST 1 to 3: seed, public key, message, signature.
-VECTORS = [
-    (
-        "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60",
-        "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a",
-        "",
-        "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b",
-    ),
-    (
-        "4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb",
-        "3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c",
-        "72",
-        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00",
-    ),
-    (
-        "c5aa8df43f9f837bedb7442f31dcb7b166d38535076f094b85ce3a2e0b4458f7",
-        "fc51cd8e6218a1a38da47ed00230f0580816ed13ba3303ac5deb911548908025",
-        "af82",
-        "6291d657deec24024827e69c3abe01a30ce548a284743a445e3680d7db5ac3ac18ff9b538d16f290ae67f760984dc6594a7c15e9716ed28dc027beceea1ec40a",
-    ),
-]
+from tests.compliance.rfc_8032 import RFC_8032
 
 
-@pytest.mark.parametrize(("seed", "public", "message", "signature"), VECTORS)
+@pytest.mark.parametrize(("seed", "public", "message", "signature"), RFC_8032)
 def test_known_answers(seed: str, public: str, message: str, signature: str) -> None:
     """An auditor's other software must accept our signatures."""
     key = SigningKey.from_raw(bytes.fromhex(seed))
@@ -128,7 +107,9 @@ GO_NOTE = (
 ).encode()
 # C2SP tlog-checkpoint.md: the example's text; its key is not published.
 CHECKPOINT_TEXT = b"example.com/behind-the-sofa\n20852163\nCsUYapGGPo4dkMgIAUqom/Xajj7h2fB2MPA3j2jxq2I=\n"
-VECTORS_TLOG = Path(os.environ.get("DETECTOR_POOL_VECTORS", Path(__file__).parents[3] / "shared" / "vectors")) / "tlog"
+RFC_8032_TLOG = (
+    Path(os.environ.get("DETECTOR_POOL_RFC_8032", Path(__file__).parents[3] / "shared" / "vectors")) / "tlog"
+)
 
 
 @pytest.mark.parametrize(("vkey", "note"), [(NOTE_KEY, NOTE), (GO_KEY, GO_NOTE)])
@@ -198,14 +179,14 @@ def test_checkpoints_have_one_spelling() -> None:
             note_text(broken, "x", SigningKey.from_raw(b"o" * 32).public, "x")
 
 
-@pytest.mark.skipif(not VECTORS_TLOG.is_dir(), reason="the published log of tessera is not on this machine")
+@pytest.mark.skipif(not RFC_8032_TLOG.is_dir(), reason="the published log of tessera is not on this machine")
 def test_a_published_log_verifies() -> None:
     """Sixteen checkpoints of another implementation, with the entries they stand for."""
-    meta = json.loads((VECTORS_TLOG / "tessera-testdata" / "meta.json").read_text())
+    meta = json.loads((RFC_8032_TLOG / "tessera-testdata" / "meta.json").read_text())
     name, public = VerifyingKey.from_vkey(meta["vkey"], "x")
     leaves = [leaf_hash(entry.encode()) for entry in meta["entries"]]
     for size in range(16):
-        note = (VECTORS_TLOG / "tessera-testdata" / f"checkpoint.{size}").read_bytes()
+        note = (RFC_8032_TLOG / "tessera-testdata" / f"checkpoint.{size}").read_bytes()
         head = Checkpoint.from_text(note_text(note, name, public, "x"), "x")
 
         assert (head.size, head.root) == (size, tree_hash(leaves[:size]))

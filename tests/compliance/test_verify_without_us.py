@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
 import sys
 import venv
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,14 +15,14 @@ from compliance.evidence import collect
 from compliance.run_trail import RunTrail, recorded_scan
 from compliance.signing import SigningKey
 from detectors.scan import ScanOptions
+from tests.compliance.pages import DOCS, Run, commands_of, runner
 from tests.compliance.test_run_trail import place_of
 
 pytestmark = pytest.mark.system
 
-PAGE = (Path(__file__).parents[2] / "docs" / "verify-without-us.md").read_text()
+PAGE = (DOCS / "verify-without-us.md").read_text()
 SCRIPTS = dict(re.findall(r"^```python (\S+)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL))
-VERIFY, SOURCES = re.findall(r"^```sh\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-Run = Callable[[str], subprocess.CompletedProcess[str]]
+VERIFY, SOURCES = commands_of(PAGE)
 
 
 @pytest.fixture(scope="module")
@@ -65,13 +63,7 @@ def room(laid_out: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def run(bare: Path, room: Path) -> Run:
     """Run commands of the page in an empty environment."""
-
-    def run(commands: str) -> subprocess.CompletedProcess[str]:
-        path = {"PATH": f"{bare / 'bin'}:/usr/bin:/bin"}
-        shell = ["/bin/sh", "-eu", "-c", commands]
-        return subprocess.run(shell, cwd=room, env=path, capture_output=True, text=True, timeout=60, check=False)
-
-    return run
+    return runner(room, {"PATH": f"{bare / 'bin'}:/usr/bin:/bin"})
 
 
 def test_the_page_verifies_evidence(run: Run, room: Path) -> None:

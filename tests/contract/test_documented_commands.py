@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.detectors.git_trees import made
+
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("docs/access.md", "docs/certificates.md", "docs/how-to-cluster.md")
+DOCUMENTS = ("docs/access.md", "docs/certificates.md", "docs/how-to-cluster.md", "docs/how-to-merge-requests.md")
 
 
 def _sessions(text: str) -> list[tuple[str, int]]:
@@ -30,7 +32,7 @@ def _sessions(text: str) -> list[tuple[str, int]]:
 def test_what_a_document_shows_works(document: str, tmp_path: Path) -> None:
     """When this fails, a reader types what the documentation says and gets an error."""
     commands = _sessions((ROOT / document).read_text())
-    (tmp_path / "src").mkdir()
+    made(tmp_path / "tree", {"src/a.py": "A: int = 1\n", "CODEOWNERS": "* @all\n"})
     environment = {**os.environ, "DETECTOR_POOL_HOME": str(tmp_path / "home")}
 
     assert len(commands) >= 4
@@ -39,6 +41,6 @@ def test_what_a_document_shows_works(document: str, tmp_path: Path) -> None:
         assert program == "detector-pool"
         done = subprocess.run(
             [sys.executable, "-m", "deployments.cli", *words],
-            cwd=tmp_path, env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+            cwd=tmp_path / "tree", env={**environment, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == code, f"{command}\n{done.stdout}{done.stderr}"

@@ -177,7 +177,7 @@ def test_a_folder_is_private_and_its_files_too(tmp_path: Path) -> None:
 
     assert folder.stat().st_mode & 0o777 == 0o700
     assert {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()} == dict.fromkeys(
-        ("ca.pem", "ca-key.pem", "scheduler.pem", "worker.pem", "client.pem"), 0o600
+        ("ca.pem", "ca-key.pem", "scheduler.pem", "worker.pem", "client.pem", "front.pem"), 0o600
     )
     (folder / "client.pem").chmod(0o640)
     with pytest.raises(CertificateProblem, match="0600"):
@@ -249,6 +249,27 @@ def test_renewal_breaks_no_connection_and_overlaps(tmp_path: Path) -> None:
         assert old[role].not_after < new[role].not_after
 
 
+def test_a_front_serves_and_has_no_part_in_a_cluster(tmp_path: Path) -> None:
+    """When this fails, whoever takes the key of the TLS front runs code on the cluster."""
+    folder = tmp_path / "certs"
+    init(folder, LOOPBACK)
+    trusting = ssl.create_default_context(cafile=folder / "ca.pem")
+    trusting.check_hostname = False  # the address stands in the certificate, which another test looks at
+    serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    serving.load_cert_chain(folder / "front.pem")
+    with _listening(serving) as (port, _):
+        assert _reached(port, trusting) == "hello"
+    trusting.load_cert_chain(folder / "front.pem")
+    with _listening(from_folder(folder, "scheduler").get_listen_args("scheduler")["ssl_context"]) as (port, seen):
+        _reached(port, trusting)
+    trusting.load_cert_chain(folder / "client.pem")
+    with _listening(from_folder(folder, "scheduler").get_listen_args("scheduler")["ssl_context"]) as (port, known):
+        assert _reached(port, trusting) == "hello"
+
+    assert "unsuitable certificate purpose" in seen[0]
+    assert known == ["taken"]
+
+
 def test_the_commands_make_renew_and_show(pool_command: Callable[..., subprocess.CompletedProcess[bytes]]) -> None:
     """When this fails, an operator cannot make certificates, or does not learn that one has expired."""
     made = pool_command("certs", "init", "--host", "127.0.0.1", "--json")
@@ -269,7 +290,7 @@ def test_the_commands_make_renew_and_show(pool_command: Callable[..., subprocess
         1,
     )
     told = json.loads(shown.stdout)
-    assert (told["ok"], [one["role"] for one in told["certificates"]]) == (True, ["authority", *ROLES])
+    assert (told["ok"], [one["role"] for one in told["certificates"]]) == (True, ["authority", *ROLES, "front"])
     ends = datetime.datetime.fromisoformat(told["certificates"][1]["not_after"])
     assert 2.9 < (ends - datetime.datetime.now(datetime.UTC)).total_seconds() / 86400 <= 3
     assert b"EXPIRED worker" in expired.stdout

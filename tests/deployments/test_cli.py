@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.detectors.git_trees import git, made
 
 Pool = Callable[..., subprocess.CompletedProcess[bytes]]
 COMMANDS = [
@@ -201,3 +204,48 @@ def test_a_reader_that_goes_away_is_no_error(small_tree: Path) -> None:
 
     assert b"Traceback" not in err
     assert b"Exception" not in err
+
+
+def test_a_merge_request_fails_by_what_it_adds_alone(pool_command: Pool, tmp_path: Path) -> None:
+    """Old findings must not stop a change, new ones must; what was not looked at stands in verified evidence."""
+    tree = made(tmp_path / "tree", {"old.py": "def f(n):\n    return eval(n)\n", "new.py": "N = 1\n"})
+    options = ("scan", tree, "--since", "main", "--detectors", "power-of-ten-python,ruff", "--cluster", "inline")
+    (tree / "new.py").write_text("N = 2\n")
+    clean = pool_command(*options, "--fail-on", "note", "--evidence", tmp_path / "evidence")
+    assert clean.returncode == 0, clean.stdout + clean.stderr
+    assert b"old.py:2" not in clean.stdout
+    assert b"1 files touched; 0 findings are new" in clean.stdout
+
+    (tree / "new.py").write_text("N = eval('2')\n")
+    worse = pool_command(*options, "--fail-on", "warning")
+    assert worse.returncode == 1
+    assert b"new.py:1" in worse.stdout
+
+    coverage = json.loads((tmp_path / "evidence" / "coverage.json").read_text())
+    commit = git(tree, "rev-parse", "main").strip()
+    assert {"state": "excluded", "reason": f"since {commit}"} in coverage["cells"]
+    assert pool_command("evidence", "verify", tmp_path / "evidence").returncode == 0
+    alone = subprocess.run([sys.executable, "-I", "verify.py"], cwd=tmp_path / "evidence", check=False)
+    assert alone.returncode == 0
+
+    unknown = pool_command("scan", tree, "--since", "nothing")
+    assert unknown.returncode == 2
+    assert b"fetch it first" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("detector-pool sc", "scan"),
+        ("detector-pool history ", "findings"),
+        ("detector-pool scan --imp", "--import-sarif"),
+    ],
+)
+def test_the_shell_completes_commands_and_options(words: str, told: str) -> None:
+    """What `--install-completion` installs asks the program like this."""
+    asked = {"_DETECTOR_POOL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    program = [sys.executable, "-m", "deployments.cli"]
+    done = subprocess.run(program, env=os.environ | asked, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stderr
+    assert told in done.stdout.split()

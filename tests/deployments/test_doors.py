@@ -42,6 +42,15 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "run scan": ("{none}", "--detectors", "ruff", "--fail-on", "nonsense"),
     "comply": ("{none}",),
     "run comply": ("{none}", "--config", "{none}"),
+    "benchmark": ("--sources", "{none}"),
+    "run benchmark": ("--sources", "{none}"),
+    "benchmark peers": ("--sources", "{none}"),
+    "benchmark growth": ("--sources", "{none}"),
+    "benchmark soak": ("--minutes", "0"),
+    "validate": ("--part", "nonsense"),
+    "history runs": ("{none}",),
+    "history trend": ("{none}",),
+    "history findings": ("{none}",),
     "run audit": ("--evidence", "{none}", "--checkpoint", "{none}"),
     "audit init": ("--ledger", "{none}-new"),
     "evidence verify": ("{none}",),
@@ -58,6 +67,7 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     ),
     "waiver approve": ("{none}", "--keys", "{none}"),
     "waiver list": ("{none}",),
+    "services init": ("--folder", "{none}-services", "--certs", "{none}", "--host", "nobody"),
 }
 PASSPHRASE_FREE = {"DETECTOR_POOL_PASSPHRASE": "secret"}
 

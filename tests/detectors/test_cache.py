@@ -180,3 +180,29 @@ def test_a_history_of_a_newer_release_is_left_alone_and_told(tmp_path: Path) -> 
 
         assert cache._read("SELECT sums FROM timing WHERE detector = 'ruff'", ()) == [(newer,)]
         assert cache.timings() == {"bandit": Timing(1)}
+
+
+@pytest.mark.parametrize("value", ["5", "x'00'", "'text'", "NULL"])
+@pytest.mark.parametrize("column", ["result.report", "result.facts", "value.value", "stat.entry", "timing.sums"])
+def test_a_column_that_changed_its_type_is_damage(tmp_path: Path, column: str, value: str) -> None:
+    """A damaged page may give a row anything; when this fails, each later run ends with an error of Python's own."""
+    import sqlite3
+
+    table, _, name = column.partition(".")
+    with ResultCache(tmp_path) as cache:
+        cache.store_values([(bytes(32), b"\x01")])
+        cache.store("run", [(bytes(32), Analysed("a.c", "d", FileReport(), 0.1))])
+        cache._write("INSERT OR REPLACE INTO stat VALUES (?, ?, ?)", [("root", b"a.c", b"damaged")])
+        cache.remember_timings({"d": Timing()})
+    with sqlite3.connect(tmp_path / "cache.sqlite3") as connection:
+        connection.execute("PRAGMA writable_schema = 1")
+        connection.execute("UPDATE sqlite_master SET sql = replace(sql, 'NOT NULL', '')")
+    connection.close()
+    with sqlite3.connect(tmp_path / "cache.sqlite3") as connection:
+        connection.execute(f"UPDATE {table} SET {name} = {value}")
+    connection.close()
+    with ResultCache(tmp_path) as cache:
+        seen = cache.lookup([bytes(32)]), cache.values([bytes(32)]), cache.known("root"), cache.timings()
+
+    assert (len(seen[0]), len(seen[1]), len(seen[3])) == (table != "result", table != "value", table != "timing")
+    assert seen[2] == {}

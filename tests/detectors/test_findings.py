@@ -92,7 +92,7 @@ def test_baseline_tells_new_unchanged_and_absent(tmp_path: Path) -> None:
     file = tmp_path / "baseline.json"
     file.write_bytes(msgspec.json.encode({"findings": [findings.as_json(item) for item in before], "summary": {}}))
 
-    now, absent = findings.settle([("a.c", "d", old), ("a.c", "d", new)], findings.Baseline(file))
+    now, absent = findings.settle([("a.c", "d", old), ("a.c", "d", new)], findings.Baseline.read(file))
 
     assert [item.baseline for item in now] == ["unchanged", "new"]
     assert [entry["line"] for entry in absent] == [2]
@@ -104,7 +104,7 @@ def rebased(tmp_path: Path, before: list[tuple[str, str, Finding]], after: list[
     file = tmp_path / "baseline.json"
     located, _ = findings.settle(before)
     file.write_bytes(msgspec.json.encode({"findings": [findings.as_json(item) for item in located]}))
-    now, absent = findings.settle(after, findings.Baseline(file))
+    now, absent = findings.settle(after, findings.Baseline.read(file))
     assert len(now) == len(after)
     return sorted([f"{item.path} {item.baseline}" for item in now] + [f"{entry['path']} absent" for entry in absent])
 
@@ -146,7 +146,7 @@ def test_renames_lose_and_merge_nothing(before: list[str], after: list[str]) -> 
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "b.json"
         file.write_bytes(msgspec.json.encode({"findings": [findings.as_json(item) for item in located]}))
-        now, absent = findings.settle(named("new.c", *after), findings.Baseline(file))
+        now, absent = findings.settle(named("new.c", *after), findings.Baseline.read(file))
     unchanged = sum(item.baseline == "unchanged" for item in now)
 
     assert len(now) == len(after)
@@ -159,9 +159,9 @@ def test_a_file_that_is_no_baseline_is_refused(tmp_path: Path, content: bytes) -
     (tmp_path / "b.json").write_bytes(content)
 
     with pytest.raises(UsageError, match="no baseline"):
-        findings.Baseline(tmp_path / "b.json")
+        findings.Baseline.read(tmp_path / "b.json")
     with pytest.raises(UsageError, match="cannot be read"):
-        findings.Baseline(tmp_path / "missing.json")
+        findings.Baseline.read(tmp_path / "missing.json")
 
 
 def test_json_has_related_places_and_suppression() -> None:

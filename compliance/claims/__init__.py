@@ -1,0 +1,1 @@
+"""What the proof claims of itself, found through `detectors.ports`."""

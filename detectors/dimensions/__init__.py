@@ -1,0 +1,1 @@
+"""One benchmark dimension, one file; found by walking this package."""
