@@ -75,7 +75,7 @@ def write(place: Place) -> tuple[Path, ...]:
 
     _check(place)
     templates = resources.files("deployments") / "templates"
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701  # no page: each value was checked to be plain
+    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=True)
     values = {**asdict(place), **_machine(), **_made_secrets()}
     assert all(PLAIN.match(str(value)) for value in values.values()), "each value is plain in every syntax"
     written = []
