@@ -142,6 +142,7 @@ class ResultCache:
         self._shared = shared
         self.warnings: list[str] = []
         """What went wrong and was survived; shown to the user and kept in the evidence."""
+        self._rejected = 0
         self._newer_timings: set[str] = set()
         self._lock = threading.RLock()
         self._storing = True
@@ -167,6 +168,11 @@ class ResultCache:
             ) from problem
         except sqlite3.DatabaseError as problem:
             self._connection = self._rebuilt(str(problem))
+
+    @property
+    def rejected(self) -> int:
+        """How many entries, here or in the shared store, were damaged or forged."""
+        return self._rejected + (0 if self._shared is None else self._shared.rejected)
 
     def __enter__(self) -> ResultCache:
         """Return itself; closed at the end of the block."""
@@ -214,6 +220,7 @@ class ResultCache:
             except UNREADABLE:
                 damaged.append(key)
         if damaged:
+            self._rejected += len(damaged)
             self.warnings.append(f"{len(damaged)} damaged cache entries were dropped and are computed again")
             self._write("DELETE FROM result WHERE key = ?", [(key,) for key in damaged])
         return found
@@ -345,6 +352,7 @@ class ResultCache:
             elif stored >= oldest:
                 found[key] = value
         if damaged:
+            self._rejected += len(damaged)
             self.warnings.append(f"{len(damaged)} damaged cache entries were dropped and are computed again")
             self._write("DELETE FROM value WHERE key = ?", damaged)
         return found

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 from fastdigest import TDigest
 
-__all__ = ["DetectorTotals", "MetricsBook", "Tally", "instrument", "prometheus_text"]
+__all__ = ["DetectorTotals", "MetricsBook", "Tally", "instrument", "prometheus_text", "registry_of"]
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 CENTROIDS = 100
@@ -170,15 +170,27 @@ def prometheus_text(metrics: Mapping[str, Any]) -> str:
     A registry of its own is made for each call: nothing of the process's default registry is shown.
     """
     import prometheus_client
+
+    return prometheus_client.generate_latest(registry_of(lambda: metrics)).decode()
+
+
+def registry_of(read: Callable[[], Mapping[str, Any]]) -> Any:
+    """
+    Return a registry of prometheus_client that asks anew at each scrape.
+
+    Args:
+        read: Returns the metrics of the pool.
+    """
+    import prometheus_client
     from prometheus_client.registry import Collector
 
     class Snapshot(Collector):
         def collect(self) -> Iterator[Any]:
-            yield from _families(metrics)
+            yield from _families(read())
 
     registry = prometheus_client.CollectorRegistry()
     registry.register(Snapshot())
-    return prometheus_client.generate_latest(registry).decode()
+    return registry
 
 
 def _families(metrics: Mapping[str, Any]) -> Iterator[Any]:

@@ -33,12 +33,15 @@ __all__ = [
     "ClusterKind",
     "Figure",
     "KnowsCaller",
+    "Observe",
     "Progress",
+    "RunObserver",
     "StoreKind",
     "Workplace",
     "installed_access_policy",
     "installed_audit_sink",
     "installed_claims",
+    "installed_observers",
     "open_cluster",
     "open_store",
 ]
@@ -75,6 +78,28 @@ class ClusterKind(Protocol):
 
     def accepts(self, target: str) -> bool:
         """Tell whether this kind serves `target`."""
+        ...
+
+
+Observe = Callable[[str, Mapping[str, Any]], None]
+"""Called with an event's name and plain data; must return at once and must not raise. Threads call it one at a time."""
+
+
+@runtime_checkable
+class RunObserver(Protocol):
+    """
+    Looks at runs from outside: a log, metrics, traces.
+
+    Events, each with `run_id`: `run-begun`, `run-planned`, `batch-done`, `cluster-lost`, `run-settled`, `run-ended`.
+    """
+
+    def observe_run(self) -> AbstractContextManager[Observe] | None:
+        """
+        Return where the events of a run go, until the context ends; `None` where nobody asked for it.
+
+        Raises:
+            ConfigurationError: It was asked for, and cannot be had.
+        """
         ...
 
 
@@ -260,6 +285,12 @@ def installed_audit_sink() -> AuditSink | None:
     """
     sink: AuditSink | None = _only("detector_pool.audit", ("record",))
     return sink
+
+
+def installed_observers() -> list[RunObserver]:
+    """Return who looks at runs, named by the entry points `detector_pool.observers`."""
+    entries = importlib.metadata.entry_points(group="detector_pool.observers")
+    return [cls() for cls in _classes(entries, ("observe_run",))]
 
 
 def _only(group: str, methods: tuple[str, ...]) -> Any:

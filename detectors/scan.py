@@ -58,7 +58,7 @@ from detectors.model import (
     UnitRecord,
 )
 from detectors.parsing import MAX_PARSE_BYTES, ParsedFile, collector_paused
-from detectors.ports import Progress, open_cluster, open_store
+from detectors.ports import Observe, Progress, installed_observers, open_cluster, open_store
 from detectors.retries import RetryPolicy
 from detectors.rule_settings import RuleSettings
 from detectors.tree_closures import NO_CLOSURE, TreeClosures
@@ -221,6 +221,8 @@ class Scan:
         self._to_verify: dict[Unit, CachedResult] = {}
         self._tree_findings: list[tuple[str, str, Finding]] = []
         self._batches: list[BatchRecord] = []
+        self._observing = threading.Lock()
+        self._observers = self._begun_observers()
         self._problems: list[str] = []
         self._warnings: list[str] = []
         self._done = 0
@@ -235,6 +237,7 @@ class Scan:
 
     def __enter__(self) -> Scan:
         """Return itself."""
+        self._tell("run-begun", at=time.time())
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -257,6 +260,7 @@ class Scan:
             by_root.setdefault(root, []).append(tuple(answer))  # type: ignore[arg-type]  # all but the first
         for root, answers in by_root.items():
             self._cache.remember_answered(root, answers)
+        self._tell("run-ended", at=time.time(), error=None if kind is None else kind.__name__)
         self._stack.close()
 
     def run(self) -> RunRecord:
@@ -303,6 +307,11 @@ class Scan:
             self._stages[stage.name] = stage
         planned = sum(stage.planned for stage in self._stages.values())
         self._progress("plan", planned, planned)
+        self._tell(
+            "run-planned", units=planned, cached=sum(stage.cached for stage in self._stages.values()),
+            batches=sum(len(stage.batches) for stage in self._stages.values()),
+            predicted_s=sum(stage.predicted_s for stage in self._stages.values()),
+        )  # fmt: skip
         return tuple(self._stages.values())
 
     def only(self, units: Collection[Unit]) -> None:
@@ -467,7 +476,7 @@ class Scan:
             since=None if self._change is None else self._change.record(self._narrowed),
             imports=imported.records,
         )
-        return record if self.options.excerpts else without_words(record)
+        return self._tell_settled(record if self.options.excerpts else without_words(record))
 
     def _unanswered(self, planned: int) -> list[str]:
         """Return why the run is not whole; empty where it is."""
@@ -753,9 +762,10 @@ class Scan:
                     raise result
                 self._take(batch, result)
                 self._progress(batch.stage, self._done, total)
-        except ClusterLost:
+        except ClusterLost as problem:
             with self._lock:
                 self._executor = None  # whoever tries again gets a new cluster
+            self._tell("cluster-lost", error=str(problem))
             raise
 
     def _answered(self, batch: Batch) -> bool:
@@ -785,7 +795,51 @@ class Scan:
                 root = self._snapshot.roots[file.root].path
                 self._computed.append((root, file.raw, outcome.detector, file.digest, found))
         self._cache.store(self.run_id, keyed)
+        self._tell_batch(batch, result)
         self._optimizer.observe_batch(batch, result.seconds, result.outcomes)
+
+    def _begun_observers(self) -> list[Observe]:
+        """Return those who asked to be told of runs; they are done when the scan ends."""
+        wanted = (observer.observe_run() for observer in installed_observers())
+        return [self._stack.enter_context(one) for one in wanted if one is not None]
+
+    def _tell(self, event: str, **fields: Any) -> None:
+        """Tell whoever looks at the run; nothing is made where nobody does."""
+        if self._observers:
+            with self._observing:
+                for observe in self._observers:
+                    observe(event, {"run_id": self.run_id, **fields})
+
+    def _tell_batch(self, batch: Batch, result: BatchResult) -> None:
+        if not self._observers:
+            return
+        seconds: collections.Counter[str] = collections.Counter()
+        findings = unanswered = 0
+        for outcome in result.outcomes:
+            match outcome:
+                case Analysed(detector=detector, report=report, seconds=spent):
+                    seconds[detector] += spent  # type: ignore[assignment]  # a counter of seconds
+                    findings += len(report.findings)
+                case NotAnalysed():
+                    unanswered += 1
+        self._tell(
+            "batch-done", batch=batch.name, stage=batch.stage, worker=result.worker, started=result.started,
+            seconds=result.seconds, predicted_s=batch.predicted_s, files=len(batch.files),
+            units=len(result.outcomes), findings=findings, not_analysed=unanswered, detectors=dict(seconds),
+        )  # fmt: skip
+
+    def _tell_settled(self, record: RunRecord) -> RunRecord:
+        """Tell what a run came to; returns the record."""
+        levels = collections.Counter(item.finding.level for item in record.findings if not item.suppressed)
+        reasons = collections.Counter(item.reason for item in record.not_analysed)
+        missed = sum(count for (_, field), count in self._canaries.items() if field == "missed")
+        self._tell(
+            "run-settled", planned=record.planned, executed=record.executed, cached=record.cached, whole=record.whole,
+            seconds=record.seconds, workers=record.workers, cluster=record.cluster, files=len(record.files),
+            problems=len(record.problems), findings_digest=record.findings_digest, findings=dict(levels),
+            not_analysed=dict(reasons), canaries_missed=missed, entries_rejected=self._cache.rejected > 0,
+        )  # fmt: skip
+        return record
 
     def _compare(self, unit: Unit, outcome: Outcome) -> None:
         before = self._to_verify[unit].outcome(*unit)

