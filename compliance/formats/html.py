@@ -126,6 +126,7 @@ def _data(run: RunRecord) -> str:
             item.suppressed + 2 * item.waived, baselines.setdefault(item.baseline, len(baselines)), item.waiver,
             number, region.end_line or region.start_line, region.end_column or 0,
         ))  # fmt: skip
+    assert len(rows) == len(run.findings), "a row a finding"
     told = msgspec.json.encode({
         "rules": list(rules), "detectors": list(detectors), "paths": list(paths), "levels": list(levels),
         "baselines": list(baselines), "findings": rows, "excerpts": excerpts,
