@@ -58,6 +58,7 @@ def read_evidence(folder: Path, public_key: Path | None) -> Evidence:
     if RECORD not in {check.file for check in verdict.checked}:
         raise AttestationInvalid(f"the evidence {folder} holds no {RECORD}")
     record = msgspec.json.decode((folder / RECORD).read_bytes(), type=RunRecord)
+    assert record.run_id, "a run has a name, by which a statement speaks of it"
     return Evidence(record, hashlib.sha256((folder / ATTESTATION).read_bytes()).hexdigest(), verdict)
 
 

@@ -93,6 +93,7 @@ def attested_runs(ledger: Path, last: int) -> tuple[AttestedRun, ...]:
             raise LedgerDamaged(opened.folder, report.bad_index or 0, report.problem)
     assert len(sink.found) <= last, "no more than were asked for"
     assert all(a.index < b.index for a, b in pairwise(sink.found)), "the oldest came first"
+    assert all(one.run_id for one in sink.found), "a run has a name"
     return tuple(reversed(sink.found))
 
 

@@ -15,6 +15,8 @@ import msgspec
 
 __all__ = ["Asked", "main"]
 
+MAX_BYTES = 64 << 20
+
 
 class Asked(msgspec.Struct, frozen=True):
     """What the program is given."""
@@ -33,8 +35,10 @@ def main(given: bytes) -> bytes:
         given: JSON of `Asked`.
 
     Raises:
-        ValueError: A pattern of the file is none.
+        ValueError: A pattern of the file is none, or more is asked than fits.
     """
+    if len(given) > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES} bytes are asked about")
     from codeowners import CodeOwners
 
     asked = msgspec.json.decode(given, type=Asked)

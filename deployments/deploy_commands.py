@@ -9,6 +9,7 @@ import typer
 
 from deployments.options import Json
 from deployments.output import print_answer, print_bytes
+from detectors.errors import UsageError
 
 __all__ = ["DEPLOY_EXAMPLE", "deploy_command"]
 
@@ -33,6 +34,8 @@ def deploy_command(
     from deployments.schedules import apply, declaration_file, declared, server_address
     from deployments.settings import Settings
 
+    if pool_limit is not None and pool_limit < 1:
+        raise UsageError(f"--pool-limit takes a number from 1, not {pool_limit}")
     place = file or declaration_file()
     wanted = declared(place, names or ())
     if print_:

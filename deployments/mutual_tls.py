@@ -137,6 +137,7 @@ def of_a_worker(folder: Path) -> MutualTLS:
 
 def _security(authority: str, leaves: dict[Role, Issued]) -> MutualTLS:
     assert leaves, "somebody uses them"
+    assert "-----BEGIN CERTIFICATE-----" in authority, "the authority's certificate is PEM"
     files: dict[str, Any] = {"tls_ca_file": authority, "tls_min_version": ssl.TLSVersion.TLSv1_3}
     for role, issued in leaves.items():
         files |= {f"tls_{role}_cert": issued.certificate, f"tls_{role}_key": issued.key}

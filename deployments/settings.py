@@ -27,12 +27,14 @@ class Settings:
     def keys(self) -> Path:
         """Folder of the signing key, mode 0700."""
         assert self.state.is_absolute(), "a relative folder would follow the working directory"
+        assert self.state != self.cache, "the cache may be deleted at any time, keys may not"
         return self.state / "keys"
 
     @property
     def ledger(self) -> Path:
         """Folder of the ledger that runs are recorded in; made with the first of them, where there is a passphrase."""
         assert self.state.is_absolute(), "a relative folder would follow the working directory"
+        assert self.state != self.cache, "the cache may be deleted at any time, a ledger may not"
         return self.state / "ledger"
 
     @property

@@ -51,6 +51,10 @@ def soak_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an opt
     from deployments.output import print_answer, write_new
     from deployments.soak import SoakConfig, markdown
 
+    if minutes <= 0 or every <= 0:
+        raise UsageError(f"--minutes and --every take numbers above 0, not {minutes} and {every}")
+    if workers < 1:
+        raise UsageError(f"--workers takes a number from 1, not {workers}")
     files = [] if output is None else [output.with_name(f"{output.name}.{end}") for end in ("json", "md")]
     taken = [file for file in files if file.exists()]
     if taken:
@@ -103,6 +107,7 @@ def run_apart(config: SoakConfig) -> SoakReport:
 
 def _namespaces(unshare: str) -> tuple[str, ...]:
     """Return the options with which this user may mount; raises UsageError where none does."""
+    assert Path(unshare).is_absolute(), "it is looked up, and then run"
     for options in NAMESPACES:
         tried = subprocess.run([unshare, *options, "true"], capture_output=True, check=False, timeout=30)
         assert tried.returncode is not None, "it has ended"

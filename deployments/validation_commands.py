@@ -49,5 +49,6 @@ def validate_command(
 
 def _told(verdict: ClaimVerdict) -> None:
     assert verdict.title, "a claim says what it is"
+    assert verdict.seconds >= 0, "a trial takes time"
     word = "held" if verdict.held else "FAILED"
     _ = sys.stderr.write(f"{word:6} {verdict.part}: {verdict.title} ({verdict.seconds:.1f} s)\n")

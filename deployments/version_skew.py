@@ -37,10 +37,12 @@ def installed() -> dict[str, str]:
     found |= {name: importlib.metadata.version(name) for name in PACKAGES}
     digest = hashlib.sha256()
     house = Path(__file__).parents[1]
+    assert (house / ROOMS[0]).is_dir(), "the code lies where it is imported from"
     for room in ROOMS:
         for file in sorted((house / room).rglob("*.py")):
             digest.update(f"{file.relative_to(house)}\0".encode() + hashlib.sha256(file.read_bytes()).digest())
     assert len(digest.hexdigest()) == 64, "SHA-256"
+    assert found.keys() >= set(PACKAGES), "each package says its version"
     # A version number is the same for all commits between two releases; the evidence names the code.
     return {**found, "own code": digest.hexdigest()[:16]}
 
@@ -76,6 +78,7 @@ def require_same(client: Client, target: str) -> None:
     """
     assert target, "a message names the cluster"
     mine, tools = installed(), tool_versions()
+    assert tools, "some detector can run here"
     try:
         scheduler: Mapping[str, str] = client.run_on_scheduler(installed)  # type: ignore[no-untyped-call]
         workers: Mapping[str, Any] = client.run(installed, on_error="return")
@@ -84,6 +87,7 @@ def require_same(client: Client, target: str) -> None:
         raise VersionSkew(
             f"{target} does not understand this release: {type(problem).__name__}: {problem}"
         ) from problem
+    assert workers, "a cluster that is asked has workers"
     found = [f"the scheduler: {phrase}" for phrase in differences(mine, scheduler)]
     for address, there in sorted(workers.items()):
         if isinstance(there, BaseException):

@@ -148,6 +148,7 @@ def run_benchmark_flow(
 ) -> BenchmarkRun:
     """Run the flow in this process, against the server that `PREFECT_API_URL` names."""
     assert sources.is_dir(), "a benchmark has sources"
+    assert workers is None or workers >= 1, "somebody does the work"
     token = _PROGRESS.set(progress)
     try:
         run = benchmark_flow(

@@ -140,4 +140,5 @@ def _altered(folder: Path, public_key: Path) -> tuple[int, int]:
             found += not verify(folder, public_key).ok
             _ = file.write_bytes(sound)
     assert verify(folder, public_key).ok, "each was put back"
+    assert found <= len(files) * ALTERATIONS_A_FILE, "no alteration counts twice"
     return found, len(files) * ALTERATIONS_A_FILE

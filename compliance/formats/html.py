@@ -22,6 +22,7 @@ import msgspec
 from compliance import coverage
 from compliance.errors import EvidenceExists
 from compliance.excerpts import excerpts_of
+from compliance.same_cause import shared_causes
 from compliance.waived_runs import open_counts
 from detectors.model import BatchRecord, RunRecord
 
@@ -117,15 +118,25 @@ def _data(run: RunRecord) -> str:
     rows = []
     gravest = sorted(range(len(run.findings)), key=lambda n: (GRAVITY[run.findings[n].finding.level], n))
     excerpts = excerpts_of(run, gravest[:EXCERPTS])
-    for number, item in enumerate(run.findings):
+    places = {id(item): number for number, item in enumerate(run.findings)}
+    for cause in shared_causes(run.findings):
+        item = cause.first
         region = item.finding.region
+        also = [
+            (
+                rules.setdefault(other.finding.rule, len(rules)), detectors.setdefault(other.detector, len(detectors)),
+                other.finding.message,
+            )
+            for other in cause.also
+        ]  # fmt: skip
         rows.append((
             paths.setdefault(item.path, len(paths)), region.start_line, region.start_column,
             levels.setdefault(item.finding.level, len(levels)), rules.setdefault(item.finding.rule, len(rules)),
             detectors.setdefault(item.detector, len(detectors)), item.finding.message,
             item.suppressed + 2 * item.waived, baselines.setdefault(item.baseline, len(baselines)), item.waiver,
-            number, region.end_line or region.start_line, region.end_column or 0,
+            places[id(item)], region.end_line or region.start_line, region.end_column or 0, also,
         ))  # fmt: skip
+    assert len(rows) + sum(len(row[-1]) for row in rows) == len(run.findings), "each finding is in a row"
     told = msgspec.json.encode({
         "rules": list(rules), "detectors": list(detectors), "paths": list(paths), "levels": list(levels),
         "baselines": list(baselines), "findings": rows, "excerpts": excerpts,

@@ -79,12 +79,18 @@
       element("td", data.levels[row[3]] + (state.length ? ` (${state.join(", ")})` : ""), line);
       element("code", data.rules[row[4]], element("td", "", line));
       element("td", data.detectors[row[5]], line);
-      element("td", row[6], line);
+      const told = element("td", row[6], line);
+      for (const [rule, detector, message] of row[13]) {
+        const other = element("div", "also reported by ", told);
+        element("code", data.rules[rule], other);
+        other.append(` (${data.detectors[detector]}): ${message}`);
+      }
     }
     body.replaceChildren(made);
     const last = Math.min(first + PAGE, rows.length);
-    const all = data.findings.length.toLocaleString("en");
-    const some = rows.length.toLocaleString("en");
+    const counted = (list) => list.reduce((sum, row) => sum + 1 + row[13].length, 0).toLocaleString("en");
+    const all = counted(data.findings);
+    const some = counted(rows);
     told.textContent = rows.length
       ? `${some} of ${all} findings; ${(first + 1).toLocaleString("en")} to ${last.toLocaleString("en")} shown`
       : `0 of ${all} findings`;
@@ -104,10 +110,10 @@
     rows = data.findings.filter(
       (row) =>
         (level < 0 || row[3] === level) &&
-        (rule < 0 || row[4] === rule) &&
-        (detector < 0 || row[5] === detector) &&
+        (rule < 0 || row[4] === rule || row[13].some((other) => other[0] === rule)) &&
+        (detector < 0 || row[5] === detector || row[13].some((other) => other[1] === detector)) &&
         (!state || state(row)) &&
-        (!text || paths[row[0]] || row[6].toLowerCase().includes(text)),
+        (!text || paths[row[0]] || [row, ...row[13]].some((one) => (one[6] ?? one[2]).toLowerCase().includes(text))),
     );
     first = 0;
     show();

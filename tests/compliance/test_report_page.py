@@ -123,6 +123,23 @@ def test_a_hostile_tree_stays_text(browser: Browser, tmp_path: Path) -> None:
     assert blocked, "the policy lets text become markup"
 
 
+def test_one_cause_is_one_row_that_names_all_who_report_it(browser: Browser, tmp_path: Path) -> None:
+    """When this fails, the reader looks at one defect twice, or a tool's report of it is in no row."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "a.py").write_text("def f(n):\n    return eval(n)\n")
+    run = scan(ScanOptions((tmp_path / "tree",), detectors=("power-of-ten-python", "bandit"), cluster="inline"))
+    both = {item.finding.rule for item in run.findings if item.finding.region.start_line == 2}
+    page = opened(browser, run, tmp_path)
+    row = page.locator("#findings-table tbody tr", has_text="a.py:2:")
+
+    assert len(both) > 1, both
+    assert row.count() == 1
+    assert "also reported by" in row.inner_text()
+    assert f"of {len(run.findings)} findings" in page.locator("#told").inner_text()
+    page.locator("select[name=detector]").select_option("bandit")
+    assert row.count() == 1
+
+
 @pytest.mark.parametrize("look", ["light", "dark", "print", "no-script"])
 def test_it_can_be_read_in_every_look(browser: Browser, scanned: RunRecord, tmp_path: Path, look: str) -> None:
     """When this fails, findings are invisible at night, on paper, or where scripts are off."""

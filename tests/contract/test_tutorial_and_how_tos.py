@@ -134,7 +134,7 @@ def test_a_full_disk_is_seen_and_gone_around(room: Path) -> None:
     )
     told = _done(run, "unshare -rm /bin/sh -eu full.sh")
 
-    assert "ended with 2" in told
-    assert "disk I/O error" in told or "database or disk is full" in told
+    assert "ended with" not in told, "what a cache is for may be lost, and no finding"
+    assert "this run keeps its own" in told
     assert re.search(r"MEND +cache folder", told)
     assert "goto" in told
