@@ -41,12 +41,14 @@ class RunningScheduler:
             raise UsageError(f"--cluster {target}: only tls:// is taken; anyone may run code through a plain address")
         security = _security(target)
         from distributed import Client
-        from distributed.comm.core import CommClosedError
+        from distributed.comm.core import CommClosedError, FatalCommClosedError
 
         from deployments.version_skew import require_same
 
         try:
             client = Client(target, security=security, timeout=TIMEOUT, set_as_default=False)  # type: ignore[no-untyped-call]
+        except FatalCommClosedError as problem:  # certificates that do not match: trying again would not help
+            raise ClusterError(f"the scheduler {target} cannot be reached: {problem}") from problem
         except CommClosedError as problem:
             raise ClusterLost(f"the scheduler {target} was lost: {problem}") from problem
         except (OSError, TimeoutError) as problem:

@@ -180,7 +180,7 @@ def _lie(cache: Path, detector: str) -> None:
     [("shell-tool", "tool-waits {gate}\n"), ("third-party", "sleep-once {gate}\n")],
 )
 def test_a_predictor_that_lies_makes_no_run_late_and_is_told(  # fixtures and parameters
-    pool_command: RunCommand, environment: dict[str, str], tmp_path: Path, detector: str, content: str, cluster: str
+    pool_command: RunCommand, environment: dict[str, str], tmp_path: Path, detector: str, content: str
 ) -> None:
     """A tool and a rule that never end are left at the deadline; the run says what was not reached, and who lied."""
     tree, cache, gate = tmp_path / "tree", tmp_path / "cache", tmp_path / "gate"

@@ -214,7 +214,7 @@ def test_a_pool_is_saturated_where_its_detector_is() -> None:
 def test_the_run_itself_is_watched_for_leaks(pool: EnterpriseDetectorPool) -> None:
     """A leak shows under load or not at all."""
     kept: list[list[int]] = []
-    pool.register_detector("leaks", lambda n: kept.append([n] * 200))
+    pool.register_detector("leaks", lambda n: kept.append([n] * 2_000))
     results: list[LoadTestResult] = [
         run_load_test(
             pool,
