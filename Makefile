@@ -41,7 +41,7 @@ corpus: $(STAMP) ## Measure the Power of Ten rules on labelled cases (fetches th
 test-services: $(STAMP) ## Run the tests that need system packages (gcc, cppcheck, openssl, semgrep, postgresql, nginx, Redis, promtool, Chromium: installed where missing)
 	@sh tests/system_packages.sh
 	@mkdir -p .screenshots
-	SCREENSHOTS=.screenshots $(BIN)/python -m pytest -q -n $(JOBS) -m system tests
+	SCREENSHOTS=.screenshots $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m system tests
 
 rule-speed: $(STAMP) ## Measure how fast the rules read, beside what only parses (after `make demo` or `make corpus`)
 	$(BIN)/python -m benchmarks.rule_speed $(DEMO)/sources

@@ -30,6 +30,7 @@ PACKAGED = (
     "compliance",
     "flows",
     "deployments",
+    "prefect.yaml",
     "pyproject.toml",
     "README.md",
     "LICENSE",
