@@ -66,6 +66,9 @@ BY_HAND = """\
 """
 
 
+CLIENT = 'set -a; . "$PLACE/client.env"; set +a'
+
+
 class Api:
     """The Prefect server through its front, as a client that trusts the authority and has the password."""
 
@@ -127,6 +130,7 @@ class Stack:
         }  # fmt: skip
         self.told: dict[str, str] = {}
         self.services: dict[str, Service] = {}
+        self.again = ""
 
     def page(self, block: str, before: str = "") -> str:
         """Run a block of the page; return what it printed."""
@@ -163,7 +167,16 @@ class Stack:
         self.services["prefect-front"].start()
         self.page(WAIT)
         self.page(DEPLOY)
+        self.again = self._deployed_again()
         self.services["prefect-worker"].start()
+
+    def _deployed_again(self) -> str:
+        """Deploy a second time, with a schedule that comes soon and one deployment more; return what was done."""
+        minute = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=75)
+        file = self.place / "prefect.yaml"
+        text = file.read_text().replace('"0 2 * * *"', f'"{minute.minute} {minute.hour} * * *"', 1)
+        file.write_text(text + BY_HAND)
+        return self.page("detector-pool deploy --json --file $PLACE/prefect.yaml", CLIENT)
 
     def down(self) -> None:
         """End everything, the worker first."""
@@ -250,16 +263,9 @@ def test_the_page_leads_from_nothing_to_a_verified_run(stack: Stack) -> None:
     """When this fails, somebody who has only the page does not get there."""
     assert list(stack.values) == NAMES
     assert "created deployment scan/nightly" in stack.told[DEPLOY]
-    client = 'set -a; . "$PLACE/client.env"; set +a'
-    by_hand = stack.page(RUN, client)
+    by_hand = stack.page(RUN, CLIENT)
     verified = stack.page(VERIFY)
-    minute = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=75)
-    file = stack.place / "prefect.yaml"
-    text = file.read_text().replace('"0 2 * * *"', f'"{minute.minute} {minute.hour} * * *"', 1)
-    file.write_text(text + BY_HAND)
-    again = stack.page("detector-pool deploy --json --file $PLACE/prefect.yaml", client)
-
-    applied = {one["name"]: (one["did"], one["changed"]) for one in json.loads(again)["applied"]}
+    applied = {one["name"]: (one["did"], one["changed"]) for one in json.loads(stack.again)["applied"]}
     assert applied.pop("scan/nightly") == ("updated", ["schedules"])
     assert applied.pop("scan/by-hand") == ("created", [])
     assert {did for did, _ in applied.values()} == {"unchanged"}
