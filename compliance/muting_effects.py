@@ -14,6 +14,7 @@ import dataclasses
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Literal
 
 from compliance.formats.immunity import threats_of
 from detectors.cache import ResultCache
@@ -126,7 +127,7 @@ def _of_markers(tree: _Tree, tool: Tool) -> Iterator[MutingEffect]:
 def _of_configuration(tree: _Tree, tool: Tool) -> Iterator[MutingEffect]:
     """Yield what files that configure a tool would do to it: those that it can be let obey together, others by kind."""
     obeyed: list[str] = []
-    others: dict[tuple[str, str], list[str]] = defaultdict(list)
+    others: dict[tuple[Literal["never-run", "not-shown"], str], list[str]] = defaultdict(list)
     for file in tree.run.files:
         for threat in threats_of(file.path):
             if tool.name not in threat.tools:
@@ -138,8 +139,8 @@ def _of_configuration(tree: _Tree, tool: Tool) -> Iterator[MutingEffect]:
             else:
                 others["not-shown", "no run of it here obeys such a file"].append(file.path)
     for (state, told), paths in others.items():
-        assert state in ("never-run", "not-shown"), "what is shown has a run"
-        yield MutingEffect("configuration", tool.name, tuple(paths), state, told)  # type: ignore[arg-type]  # asserted
+        assert paths, "an effect is of some file"
+        yield MutingEffect("configuration", tool.name, tuple(paths), state, told)
     if not obeyed:
         return
     try:

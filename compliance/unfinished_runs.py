@@ -62,7 +62,7 @@ class UnfinishedRun(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Whether its process is there; None where that cannot be told, on another host."""
         if self.host != platform.node():
             return None
-        return self.boot == _boot() and os.path.exists(f"/proc/{self.pid}")  # noqa: PTH110  # a name in /proc
+        return self.boot == _boot() and Path(f"/proc/{self.pid}").exists()
 
     @property
     def told(self) -> str:
@@ -140,7 +140,9 @@ class Mark:
             self._said = None
 
     def _state(self, outcome: Outcome, reason: str) -> None:
-        assert self._said is not None and self._file is not None and self._key is not None, "the run began"  # noqa: PT018  # one state
+        assert self._said is not None, "the run began"
+        assert self._file is not None, "a run that began has a place to state it"
+        assert self._key is not None, "and a key to sign it"
         _write(self._file, _later(self._said, outcome, reason), self._key)
 
 

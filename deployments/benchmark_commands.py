@@ -32,6 +32,11 @@ Sources = Annotated[
 Output = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of the result; one in which a benchmark was stopped goes on.")
 ]
+Quick = Annotated[bool, typer.Option("--quick", help="All dimensions in a few minutes; the default.")]
+Full = Annotated[bool, typer.Option("--full", help="All dimensions, long enough for the wanted intervals.")]
+Dimensions = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Only these; may be repeated.", show_default=False)
+]
 Workers = Annotated[int | None, typer.Option(metavar="N", min=1, help="How many at once; the processors when absent.")]
 Table = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the table to this Markdown file, too.")]
 
@@ -39,11 +44,9 @@ Table = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the tabl
 @benchmark_app.callback(epilog=BENCHMARK_EXAMPLE)
 def benchmark_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
     context: typer.Context,
-    quick: Annotated[bool, typer.Option("--quick", help="All dimensions in a few minutes; the default.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="All dimensions, long enough for the wanted intervals.")] = False,
-    dimension: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only these; may be repeated.", show_default=False)
-    ] = None,
+    quick: Quick = False,
+    full: Full = False,
+    dimension: Dimensions = None,
     sources: Sources = SOURCES,
     output: Output = None,
     workers: Workers = None,
@@ -67,11 +70,9 @@ def benchmark_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter a
 
 
 def run_benchmark_command(  # noqa: PLR0917  # p10: ignore[R10] typer: a parameter an option by the maintainers
-    quick: Annotated[bool, typer.Option("--quick", help="All dimensions in a few minutes; the default.")] = False,
-    full: Annotated[bool, typer.Option("--full", help="All dimensions, long enough for the wanted intervals.")] = False,
-    dimension: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Only these; may be repeated.", show_default=False)
-    ] = None,
+    quick: Quick = False,
+    full: Full = False,
+    dimension: Dimensions = None,
     sources: Sources = SOURCES,
     output: Output = None,
     workers: Workers = None,

@@ -189,7 +189,7 @@ class _Load:
         self._folder, self._volume, self._address = folder, volume, address
         self._workers = config.workers
         # Reproducible, and no secret.
-        self._chooser = random.Random(config.seed)  # noqa: S311
+        self._chooser = random.Random(config.seed)  # noqa: S311  # a reproducible sample, no secret
         self.tally, self.stop = _Tally(), threading.Event()
         sources = tuple(map(Path, config.sources)) or here()
         self._files = source_files(sources, 120, SMALL_BYTES)

@@ -112,7 +112,7 @@ class Faults:
             raise UsageError(f"there is no fault {', '.join(sorted(unknown))}; there are: {', '.join(FAULTS)}")
         self._targets, self._volume, self._caches = targets, volume, caches
         # Reproducible, and no secret.
-        self._chooser = random.Random(seed)  # noqa: S311
+        self._chooser = random.Random(seed)  # noqa: S311  # a reproducible sample, no secret
         self._began = time.monotonic()
         self.log: list[Fault] = []
 

@@ -373,7 +373,7 @@ def _quantiles(digest: TDigest) -> dict[str, float]:
 def _planned(config: LoadTestConfig) -> Iterator[tuple[float, str, tuple[Any, ...]]]:
     """Yield (seconds, detector, arguments) of each arrival, in order; equal seeds give equal plans."""
     # Reproducible, and no secret.
-    chooser = random.Random(config.seed)  # noqa: S311
+    chooser = random.Random(config.seed)  # noqa: S311  # a reproducible sample, no secret
     by_name = {call.detector: call for call in config.mix}
     weights = [call.weight for call in config.mix]
     for number, (due_s, name) in enumerate(_times(config.arrivals, config.seconds, chooser)):

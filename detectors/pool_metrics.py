@@ -82,7 +82,7 @@ class MetricsBook:
         self._books: dict[str, _Book] = {}
         self._all = _Book()
         # Reproducible, and no secret: which latencies are kept as a sample.
-        self._chooser = random.Random(0)  # noqa: S311
+        self._chooser = random.Random(0)  # noqa: S311  # a reproducible sample, no secret
 
     def open(self, name: str) -> None:
         """Begin a detector's totals, unless they are begun."""
